@@ -1,0 +1,5 @@
+"""``python -m receiver`` is ``dc09-receiver``."""
+
+from receiver.cli import main
+
+main()

@@ -1,0 +1,221 @@
+"""The account register: who may report, with which key, and how long one may be silent.
+
+A CSV file with a header row, of which only ``account`` is required::
+
+    account,name,key,plaintext,supervision_seconds,time_zone,dialect,site,instructions
+
+Accounts match without regard to case (panels print hex digits in either); replies echo them as they came.
+"""
+
+import csv
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from protocols.dc09 import Key
+from protocols.errors import KeyFormatError
+from receiver.config import resolve_secret
+from receiver.errors import ConfigError
+
+COLUMNS = ("account", "name", "key", "plaintext", "supervision_seconds", "time_zone", "dialect", "site", "instructions")
+DIALECTS = ("", "ajax")
+"""``ajax``: Contact ID 423 is a disarm under duress (Ajax OS Malevich 2.8 and 2.9), not a forced door."""
+_ACCOUNT = re.compile(r"[0-9A-Za-z]{1,16}")
+_SHOWN_MISTAKES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account. Without ``registered`` it is a stranger, known only by what the wire said."""
+
+    account: str
+    name: str | None = None
+    key: Key | None = None
+    accepts_plaintext: bool = True
+    supervision_seconds: int | None = None
+    time_zone: ZoneInfo | None = None
+    dialect: str = ""
+    site: str | None = None
+    instructions: str | None = None
+    registered: bool = True
+
+    def to_utc(self, panel_time: int) -> int:
+        """Turn a panel's time stamp, in seconds read as UTC, into real UTC when the panel keeps local time."""
+        if self.time_zone is None:
+            return panel_time
+        local = datetime.fromtimestamp(panel_time, UTC).replace(tzinfo=self.time_zone)
+        return int(local.timestamp())
+
+
+class Accounts:
+    """All registered accounts; replaced as a whole when the file is read again."""
+
+    def __init__(
+        self, rows: Mapping[str, Account], default_key: Key | None = None, accept_unknown: bool | None = None
+    ) -> None:
+        """Take accounts by upper-case account; ``accept_unknown`` None means: only while none is registered."""
+        self._rows = rows
+        self._stranger = Account("", registered=False)
+        self._default_key = default_key
+        self.accept_unknown = not rows if accept_unknown is None else accept_unknown
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Account]:
+        return iter(self._rows.values())
+
+    def find(self, account: str) -> Account:
+        """Return the account, or a stranger when none such is registered."""
+        found = self._rows.get(account) or self._rows.get(account.upper())
+        return found if found is not None else self._stranger
+
+    def key_for(self, account: Account) -> Key | None:
+        """Return the key that opens an account's encrypted messages."""
+        return account.key or self._default_key
+
+    def supervised(self) -> list[Account]:
+        """Return the accounts that have a supervision interval."""
+        return [account for account in self._rows.values() if account.supervision_seconds]
+
+
+def load(file: Path | None, default_key: Key | None, unknown: str, environment: Mapping[str, str] = os.environ) -> Accounts:
+    """Read the register; no file is an empty one.
+
+    Raises:
+        ConfigError: with the line of every mistake (the first 20); keys are never repeated.
+    """
+    rows = read_csv(file, environment) if file else {}
+    return Accounts(rows, default_key, {"": None, "accept": True, "refuse": False}[unknown])
+
+
+def read_csv(file: Path, environment: Mapping[str, str] = os.environ) -> dict[str, Account]:
+    """Read the CSV file into accounts by upper-case account.
+
+    Raises:
+        ConfigError: the file cannot be read, or has mistakes.
+    """
+    try:
+        text = file.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {file}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    header = [name.strip() for name in reader.fieldnames or ()]
+    unknown = [name for name in header if name not in (*COLUMNS, "key_file")]
+    if "account" not in header or unknown:
+        raise ConfigError(
+            f"{file} line 1: expected a header of {','.join(COLUMNS)}, of which only account is required; "
+            + (f"unknown: {', '.join(unknown)}" if unknown else "account is missing")
+        )
+    reader.fieldnames = header
+    rows: dict[str, Account] = {}
+    mistakes: list[str] = []
+    for row in reader:
+        try:
+            account = _read_row(
+                {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}, file.parent, environment
+            )
+            if None in row:
+                raise ConfigError("more cells than the header has columns")
+            if account.account.upper() in rows:
+                raise ConfigError(f"account {account.account} stands twice in the file")
+            rows[account.account.upper()] = account
+        except (ConfigError, KeyFormatError) as error:
+            mistakes.append(f"{file} line {reader.line_num}: {error}")
+    if len(mistakes) > _SHOWN_MISTAKES:
+        mistakes[_SHOWN_MISTAKES:] = [f"{file}: {len(mistakes) - _SHOWN_MISTAKES} more mistakes"]
+    if mistakes:
+        raise ConfigError(*mistakes)
+    return rows
+
+
+def _read_row(row: dict[str, str], base: Path, environment: Mapping[str, str]) -> Account:
+    name = row["account"]
+    if _ACCOUNT.fullmatch(name) is None:
+        raise ConfigError(f"account is {name!r}; it must be 1 to 16 letters and digits")
+    key = _read_key(row, base, environment)
+    plaintext = row.get("plaintext") or ("refuse" if key else "accept")
+    if plaintext not in ("refuse", "accept"):
+        raise ConfigError(f"plaintext is {plaintext!r}; it can be refuse, accept or empty")
+    dialect = row.get("dialect", "").lower()
+    if dialect not in DIALECTS:
+        raise ConfigError(f"dialect is {dialect!r}; known are {', '.join(d for d in DIALECTS if d)} and empty")
+    return Account(
+        name,
+        row.get("name") or None,
+        key,
+        plaintext == "accept",
+        _read_interval(row.get("supervision_seconds", "")),
+        _read_zone(row.get("time_zone", "")),
+        dialect,
+        row.get("site") or None,
+        row.get("instructions") or None,
+    )
+
+
+def _read_key(row: dict[str, str], base: Path, environment: Mapping[str, str]) -> Key | None:
+    text, path = row.get("key", ""), row.get("key_file", "")
+    if text and path:
+        raise ConfigError("key and key_file are both given; leave one out")
+    if path:
+        try:
+            text = (base / path).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(f"key_file {base / path} cannot be read") from None
+    return Key.parse(resolve_secret(text, environment).text) if text else None
+
+
+def _read_interval(text: str) -> int | None:
+    if not text:
+        return None
+    if re.fullmatch("[0-9]{1,8}", text) is None or int(text) < 1:
+        raise ConfigError(f"supervision_seconds is {text!r}; it must be a whole number of 1 or more, or empty")
+    return int(text)
+
+
+def _read_zone(text: str) -> ZoneInfo | None:
+    if not text:
+        return None
+    try:
+        return ZoneInfo(text)
+    except (KeyError, ValueError, OSError):
+        raise ConfigError(f"time_zone is {text!r}; it must be a name such as Europe/Amsterdam, or empty") from None
+
+
+def rewrite(file: Path, change: dict[str, dict[str, str] | None]) -> None:
+    """Write the CSV file anew with some accounts replaced, added, or (None) removed; the old one stays until that is done.
+
+    Raises:
+        ConfigError: the result would not be a valid register; the file is unchanged.
+    """
+    old = file.read_text("utf-8-sig") if file.exists() else ""
+    reader = csv.DictReader(io.StringIO(old, newline=""))
+    header = list(reader.fieldnames or COLUMNS)
+    header += [name for row in change.values() if row for name in row if name not in header]
+    rows = {row["account"].strip().upper(): row for row in reader}
+    for account, row in change.items():
+        if row is None:
+            rows.pop(account.upper(), None)
+        else:
+            rows[account.upper()] = rows.get(account.upper(), {}) | row
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".new")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
+            writer = csv.DictWriter(out, list(dict.fromkeys(header)), restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows.values())
+            out.flush()
+            os.fsync(out.fileno())
+        read_csv(temporary)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,118 @@
+"""Stored events as CloudEvents 1.0 JSON, the form every output hands over and ``journal export`` prints.
+
+Written when it is read, off the way from the wire to the ACK: a signal is decoded again from its stored bytes, what was
+decided when it came (priority, duress, lane, flags, panel time) is taken from its row, and the account's name, site and
+instructions are the register's of now.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from protocols import dc09
+from protocols.errors import ProtocolError
+from receiver import clock, payloads
+from receiver.accounts import Accounts
+from receiver.journal import Kind, Stored
+
+_TYPES = {Kind.SIGNAL: "receiver.signal.v1", Kind.PATH: "receiver.path.v1", Kind.TROUBLE: "receiver.trouble.v1"}
+
+
+class OutEvent(NamedTuple):
+    """An event on its way out: the stored row, what filters look at, and its CloudEvents object."""
+
+    stored: Stored
+    account: str | None
+    cloud_event: Mapping[str, Any]
+
+    def to_json(self) -> bytes:
+        """Return the CloudEvents object as one line of JSON, without its newline."""
+        return json.dumps(self.cloud_event, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def render(stored: Stored, accounts: Accounts) -> OutEvent:
+    """Write a stored event as CloudEvents."""
+    row, origin = stored.row, stored.origin
+    data = _signal(stored, accounts) if row.kind == Kind.SIGNAL else json.loads(row.body or b"{}")
+    account = data.get("account")
+    event = {
+        "specversion": "1.0",
+        "id": stored.event_id,
+        "type": _TYPES[Kind(row.kind)],
+        "source": f"/receivers/{origin.receiver_number}/lines/{origin.line}",
+        "time": clock.to_text(row.received_us),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    if account:
+        event["subject"] = account
+    return OutEvent(stored, account, event)
+
+
+def reopen(stored: Stored) -> dc09.Message:
+    """Read a stored signal's message again; no key is needed, its content was stored in clear.
+
+    Raises:
+        ProtocolError: the stored bytes are damaged.
+    """
+    frames = dc09.split_datagram(stored.row.raw)
+    if len(frames) != 1 or not isinstance(frames[0], dc09.Frame):
+        raise ProtocolError(f"the stored frame at position {stored.position} is damaged")
+    envelope = dc09.open_envelope(frames[0])
+    return dc09.read_body(envelope, envelope.content if stored.row.body is None else stored.row.body)
+
+
+def _signal(stored: Stored, accounts: Accounts) -> dict[str, Any]:
+    row, origin = stored.row, stored.origin
+    message = reopen(stored)
+    envelope = message.envelope
+    event = payloads.decode(message)[row.number]
+    account = accounts.find(envelope.address.account)
+    data: dict[str, Any] = {
+        "position": stored.position,
+        "receiver_number": origin.receiver_number,
+        "line": origin.line,
+        "listener": origin.listener,
+        "transport": origin.transport,
+        "peer": row.peer,
+        "account": envelope.address.account,
+        "account_name": account.name,
+        "site": account.site,
+        "instructions": account.instructions,
+        "panel_receiver_number": envelope.address.receiver_number,
+        "panel_line": envelope.address.line,
+        "sequence": envelope.sequence,
+        "token": envelope.token,
+        "encrypted": envelope.encrypted,
+        **describe(event),
+        "priority": row.priority,
+        "duress": bool(row.duress),
+        "extended": payloads.extended_by_name(message),
+        "panel_time": None if row.panel_time is None else clock.seconds_to_text(row.panel_time),
+        "received_at": clock.to_text(row.received_us),
+        "flags": [*row.flags.split(), *event.flags],
+        "raw": row.raw.hex().upper(),
+    }
+    if event.block_account is not None:
+        data["block_account"] = event.block_account
+    if event.modifiers:
+        data["modifiers"] = dict(event.modifiers)
+    return data
+
+
+def describe(event: payloads.Event) -> dict[str, Any]:
+    """Return what an event says of itself, in the order of the contract."""
+    return {
+        "protocol": event.protocol,
+        "qualifier": event.qualifier,
+        "event_code": event.event_code,
+        "event": event.event,
+        "category": event.category,
+        "priority": event.priority,
+        "duress": event.duress,
+        "silent": event.silent,
+        "partition": event.partition,
+        "zone": event.zone,
+        "user": event.user,
+        "text": event.text,
+    }

@@ -1,0 +1,22 @@
+"""Durable, ordered storage of signals on SQLite; the only maker of receipts."""
+
+from receiver.journal.cursor import Cursor
+from receiver.journal.lanes import Lane, lane_of
+from receiver.journal.reader import Reader, identity_of
+from receiver.journal.records import Kind, Origin, Receipt, Refusal, Row, Stored
+from receiver.journal.store import Journal
+
+__all__ = [
+    "Cursor",
+    "Journal",
+    "Kind",
+    "Lane",
+    "Origin",
+    "Reader",
+    "Receipt",
+    "Refusal",
+    "Row",
+    "Stored",
+    "identity_of",
+    "lane_of",
+]

@@ -1,0 +1,100 @@
+"""Reading the journal: for outputs, for `journal show · export · verify`, of a running receiver or a stopped one."""
+
+import sqlite3
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+from receiver.errors import ConfigError
+from receiver.journal.lanes import Lane
+from receiver.journal.records import FORMAT_VERSION, Origin, Refusal, Row, Stored
+
+FILE_NAME = "journal.sqlite"
+_AFTER = "SELECT * FROM signals WHERE position > ? AND lane = ? ORDER BY position LIMIT ?"
+# Without the literal, SQLite cannot know that the index over the urgent rows serves.
+_URGENT_AFTER = "SELECT * FROM signals WHERE position > ? AND lane = 0 ORDER BY position LIMIT ?"
+
+
+class Reader:
+    """A read-only view of a journal; each has a connection of its own and may be used from one thread at a time."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Open the journal in ``data_dir``.
+
+        Raises:
+            ConfigError: there is none, or it is of another version.
+        """
+        file = data_dir / FILE_NAME
+        if not file.exists():
+            raise ConfigError(f"there is no journal in {data_dir}: has the receiver run with this configuration?")
+        self._connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+        self._origins: dict[int, Origin] = {}
+        try:
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(f"{file} is damaged: {error}") from None
+        if version != FORMAT_VERSION:
+            raise ConfigError(f"{file} has format {version}, this program reads format {FORMAT_VERSION}")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def after(self, lane: Lane, position: int, limit: int) -> list[Stored]:
+        """Return up to ``limit`` events of a lane that follow ``position``."""
+        if lane is Lane.URGENT:
+            found = self._connection.execute(_URGENT_AFTER, (position, limit))
+        else:
+            found = self._connection.execute(_AFTER, (position, lane.value, limit))
+        return [self._stored(row) for row in found.fetchall()]
+
+    def all(self) -> Iterator[Stored]:
+        """Return every stored event in order."""
+        for row in self._connection.execute("SELECT * FROM signals ORDER BY position"):
+            yield self._stored(row)
+
+    def last(self, count: int) -> list[Stored]:
+        """Return the newest events, oldest first."""
+        found = self._connection.execute("SELECT * FROM signals ORDER BY position DESC LIMIT ?", (count,)).fetchall()
+        return [self._stored(row) for row in reversed(found)]
+
+    def refusals(self, count: int) -> list[Refusal]:
+        """Return the newest refused frames, oldest first."""
+        columns = ", ".join(Refusal._fields)
+        found = self._connection.execute(f"SELECT {columns} FROM refusals ORDER BY refusal DESC LIMIT ?", (count,))  # noqa: S608 - our own names
+        return [Refusal(*row) for row in reversed(found.fetchall())]
+
+    def cursors(self) -> dict[tuple[str, Lane], int]:
+        """Return how far each output has come in each lane."""
+        found = self._connection.execute("SELECT output, lane, position FROM cursors")
+        return {(output, Lane(lane)): position for output, lane, position in found}
+
+    def damage(self) -> list[str]:
+        """Check the file and return what is wrong with it, in sentences; none when it is sound."""
+        try:
+            wrong = [f"SQLite: {text}" for (text,) in self._connection.execute("PRAGMA integrity_check") if text != "ok"]
+            return wrong + self._gaps()
+        except sqlite3.DatabaseError as error:
+            return [f"SQLite: {error}"]
+
+    def _gaps(self) -> list[str]:
+        found = self._connection.execute("SELECT MIN(position), MAX(position), COUNT(*) FROM signals").fetchone()
+        first, last, count = found
+        if count and last - first + 1 != count:
+            return [f"{last - first + 1 - count} positions are missing between {first} and {last}"]
+        return []
+
+    def _stored(self, row: tuple[object, ...]) -> Stored:
+        record = Row._make(row[1:])
+        origin = self._origins.get(record.origin)
+        if origin is None:
+            found = self._connection.execute(
+                "SELECT receiver_number, line, listener, transport FROM origins WHERE origin = ?", (record.origin,)
+            ).fetchone()
+            origin = self._origins[record.origin] = Origin(*found)
+        return Stored(int(str(row[0])), record, origin)
+
+
+def identity_of(*parts: bytes) -> bytes:
+    """Return the 16-byte digest of parts that together say which message this is."""
+    return blake2b(b"".join(b"%d:%b" % (len(part), part) for part in parts), digest_size=16).digest()

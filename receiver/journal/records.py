@@ -1,0 +1,119 @@
+"""What the journal holds, row by row, and its tables.
+
+``signals`` is the hot table: a group commit appends rows and nothing else. It has one index, over the urgent rows alone,
+because they are few; whatever else people look things up by is read from it, off the path. What was decided when the
+signal came (lane, priority, duress, flags, the panel's time in UTC) is stored; the rest is decoded again when it is read.
+"""
+
+from enum import IntEnum
+from hashlib import blake2b
+from typing import NamedTuple
+
+from receiver.journal.lanes import Lane
+
+FORMAT_VERSION = 1
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS signals (
+    position INTEGER PRIMARY KEY, kind INTEGER NOT NULL, lane INTEGER NOT NULL, priority INTEGER NOT NULL,
+    duress INTEGER NOT NULL, received_us INTEGER NOT NULL, panel_time INTEGER, identity BLOB NOT NULL,
+    number INTEGER NOT NULL, origin INTEGER NOT NULL, peer TEXT NOT NULL, flags TEXT NOT NULL, raw BLOB NOT NULL, body BLOB
+);
+CREATE INDEX IF NOT EXISTS urgent ON signals (position) WHERE lane = 0;
+CREATE TABLE IF NOT EXISTS origins (
+    origin INTEGER PRIMARY KEY, receiver_number TEXT NOT NULL, line TEXT NOT NULL, listener TEXT NOT NULL,
+    transport TEXT NOT NULL, UNIQUE (receiver_number, line, listener, transport)
+);
+CREATE TABLE IF NOT EXISTS cursors (
+    output TEXT NOT NULL, lane INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (output, lane)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refusals (
+    refusal INTEGER PRIMARY KEY, received_us INTEGER NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL,
+    account TEXT, listener TEXT NOT NULL, transport TEXT NOT NULL, peer TEXT NOT NULL, raw BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS probe (probe INTEGER PRIMARY KEY, count INTEGER NOT NULL);
+PRAGMA user_version = {FORMAT_VERSION};
+"""
+
+
+class Kind(IntEnum):
+    """What an event is about; each is a CloudEvents type."""
+
+    SIGNAL = 0
+    PATH = 1
+    TROUBLE = 2
+
+
+class Row(NamedTuple):
+    """One event to be stored; a signal's ``body`` is its content in clear when it came encrypted, else None.
+
+    ``identity`` is equal for repeats of one message; ``number`` counts the events of one message from 0. The body of path
+    and trouble events is their data as JSON, and ``raw`` is empty.
+    """
+
+    kind: int
+    lane: int
+    priority: int
+    duress: bool
+    received_us: int
+    panel_time: int | None
+    identity: bytes
+    number: int
+    origin: int
+    peer: str
+    flags: str
+    raw: bytes
+    body: bytes | None
+
+
+APPEND = f"INSERT INTO signals VALUES (?{', ?' * len(Row._fields)})"  # noqa: S608 - our own names
+
+
+class Origin(NamedTuple):
+    """Where an event came in: our numbers, and the listener and transport."""
+
+    receiver_number: str
+    line: str
+    listener: str
+    transport: str
+
+
+class Stored(NamedTuple):
+    """A row on disk: its position, the row, and its origin in full."""
+
+    position: int
+    row: Row
+    origin: Origin
+
+    @property
+    def event_id(self) -> str:
+        """The event's stable id, 32 hex digits, the same in every output and after every restart."""
+        salt = b"%d %d" % (self.position, self.row.received_us)
+        return blake2b(self.row.identity + salt, digest_size=16).hexdigest()
+
+    @property
+    def lane(self) -> Lane:
+        """The lane the event goes out by."""
+        return Lane(self.row.lane)
+
+
+class Receipt(NamedTuple):
+    """Proof that a message is on disk. Only ``Journal.append`` makes one, after the sync."""
+
+    position: int
+    repeat: bool
+
+
+class Refusal(NamedTuple):
+    """One refused frame, for the refusals log."""
+
+    received_us: int
+    reason: str
+    text: str
+    account: str | None
+    listener: str
+    transport: str
+    peer: str
+    raw: bytes
+
+
+KEEP_REFUSAL = f"INSERT INTO refusals VALUES (NULL{', ?' * len(Refusal._fields)})"  # noqa: S608 - our own names

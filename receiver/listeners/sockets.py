@@ -1,0 +1,57 @@
+"""Binding the ports panels report to."""
+
+import socket
+
+from receiver.config import ListenerSettings
+from receiver.errors import ConfigError
+
+_BACKLOG = 4096
+
+
+def _family(settings: ListenerSettings) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+
+
+def _bind(settings: ListenerSettings, kind: socket.SocketKind, port: int) -> socket.socket:
+    """Bind one socket; an IPv6 wildcard takes IPv4 as well.
+
+    Raises:
+        ConfigError: the address is not ours or in use.
+    """
+    name = "TCP" if kind == socket.SOCK_STREAM else "UDP"
+    sock = socket.socket(_family(settings), kind)
+    try:
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((settings.host, port))
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"listener {settings.name} cannot listen on {settings.host} port {port} ({name}): {error.strerror or error}"
+        ) from None
+    return sock
+
+
+def bind_tcp(settings: ListenerSettings) -> socket.socket:
+    """Return a listening TCP socket."""
+    sock = _bind(settings, socket.SOCK_STREAM, settings.port)
+    sock.listen(_BACKLOG)
+    return sock
+
+
+def bind_udp(settings: ListenerSettings, port: int) -> socket.socket:
+    """Return a UDP socket with as large a buffer as the kernel grants, up to what the settings ask for."""
+    sock = _bind(settings, socket.SOCK_DGRAM, port)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.receive_buffer_bytes)
+    return sock
+
+
+def shown(address: tuple[object, ...] | None) -> str:
+    """Write a peer's address; IPv4 inside IPv6 as IPv4."""
+    if not address:
+        return "?"
+    host, port = str(address[0]).removeprefix("::ffff:"), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,199 @@
+"""TCP: many frames a connection, answered in the order they came, however the segments were cut.
+
+All frames of one segment are in hand at once, so they share a commit; their replies go out in order and, where they are
+ready together, in one write. A client that has closed its half still gets its answers.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections import Counter, deque
+from typing import cast
+
+from protocols.dc09 import Damage, Framer
+from receiver import clock
+from receiver.config import ListenerSettings
+from receiver.listeners.inhand import InHand
+from receiver.listeners.sockets import shown
+from receiver.pipeline import Pipeline, Route
+from receiver.telemetry import Telemetry
+
+_IN_HAND_LIMIT = 512  # frames of one connection; above, reading pauses until half are answered
+_SWEEP_SECONDS = 0.5
+
+
+class TcpListener:
+    """One listening socket and its connections."""
+
+    def __init__(self, settings: ListenerSettings, origin: int, pipeline: Pipeline, telemetry: Telemetry) -> None:
+        self.settings = settings
+        self.pipeline = pipeline
+        self.telemetry = telemetry
+        self.origin = origin
+        self.connections: set[Connection] = set()
+        self.sources: Counter[str] = Counter()
+        self._server: asyncio.Server | None = None
+        self.stopping = False
+        self.emptied = asyncio.Event()
+
+    async def open(self, sock: socket.socket) -> None:
+        """Begin to take connections on a bound, listening socket."""
+        self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=sock)
+
+    async def sweep(self) -> None:
+        """Close, for ever, the connections that have been silent for too long."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = clock.monotonic()
+            for number, connection in enumerate(list(self.connections)):
+                connection.check(now)
+                if number % 1000 == 999:
+                    await asyncio.sleep(0)
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new connections, answer the frames in hand, close."""
+        self.stopping = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.connections:
+                    self.emptied.clear()
+                    await self.emptied.wait()
+        for connection in list(self.connections):
+            connection.abort("shutdown")
+
+
+class Connection(asyncio.Protocol):
+    """One panel's connection."""
+
+    def __init__(self, listener: TcpListener) -> None:
+        self._listener = listener
+        self._framer = Framer()
+        self._answers: deque[InHand] = deque()
+        self._stranger = True  # no frame came yet
+        self._opened = self._heard = self._began = clock.monotonic()
+        self._paused = self._closing = self._reading_ended = False
+        self._answered = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the connection in, or close it when there are too many."""
+        listener, settings = self._listener, self._listener.settings
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self._route = Route(settings.name, "tcp", shown(peer), listener.origin)
+        self._source = str(peer[0]) if peer else "?"
+        listener.connections.add(self)
+        listener.sources[self._source] += 1
+        if len(listener.connections) > settings.max_connections:
+            self.abort("max-connections")
+        elif listener.sources[self._source] > settings.max_connections_per_source:
+            self.abort("max-connections-per-source")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the connection out; frames in hand are stored all the same."""
+        listener = self._listener
+        listener.connections.discard(self)
+        if not listener.connections:
+            listener.emptied.set()
+        listener.sources[self._source] -= 1
+        if not listener.sources[self._source]:
+            del listener.sources[self._source]
+        self._closing = True
+        for damage in self._framer.end():
+            self._damaged(damage)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes; every frame they complete goes in hand at once."""
+        arrived = self._heard = clock.monotonic()
+        for found in self._framer.feed(data):
+            if isinstance(found, Damage):
+                self._damaged(found)
+            else:
+                self._stranger = False
+                self._began = arrived
+                answer = InHand(self._listener.pipeline.handle(found, self._route), arrived, self._finished)
+                self._answers.append(answer)
+                answer.begin()
+        if not self._framer.begun:
+            self._began = arrived
+        if len(self._answers) > _IN_HAND_LIMIT and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Keep our half open while answers are owed."""
+        self._reading_ended = True
+        return bool(self._answers)
+
+    def _damaged(self, found: object) -> None:
+        assert isinstance(found, Damage)
+        self._listener.pipeline.handle_damage(found, self._route)
+
+    def _finished(self, answer: InHand) -> None:
+        """Write every reply that is ready and has none before it that is not."""
+        if answer.error is not None:
+            self._listener.telemetry.crashed("handling a frame", answer.error)
+        answers, replies = self._answers, []
+        if not answers or answers[0] is not answer:
+            return
+        now = clock.monotonic()
+        while answers and answers[0].done:
+            ready = answers.popleft()
+            if ready.reply is not None:
+                replies.append(ready.reply)
+                self._listener.telemetry.ack_seconds.observe(now - ready.arrived)
+        if self._closing:
+            return
+        if replies:
+            self._answered = True
+            self._transport.write(replies[0] if len(replies) == 1 else b"".join(replies))
+        if self._paused and len(answers) < _IN_HAND_LIMIT // 2:
+            self._paused = False
+            self._transport.resume_reading()
+        if not answers and (self._reading_ended or self._listener.stopping or self._to_close_after_ack()):
+            self._close()
+
+    def _to_close_after_ack(self) -> bool:
+        return self._answered and self._listener.settings.close_after_ack and not self._framer.begun
+
+    def pause_writing(self) -> None:
+        """The panel does not read our replies: read no more of it until it does."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The panel reads again."""
+        self._paused = False
+        self._transport.resume_reading()
+
+    def check(self, now: float) -> None:
+        """Close when a time limit has passed."""
+        if self._answers or self._closing:
+            return
+        settings = self._listener.settings
+        if self._framer.begun and now - self._began > settings.frame_timeout_seconds:
+            self.abort("frame-timeout")
+        elif self._stranger and now - self._opened > settings.first_frame_timeout_seconds:
+            self.abort("first-frame-timeout")
+        elif now - self._heard > settings.idle_timeout_seconds:
+            self.abort("idle-timeout")
+
+    def finish(self) -> None:
+        """Close as soon as nothing is owed."""
+        if not self._answers:
+            self._close()
+
+    def _close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Close now, and count why."""
+        if not self._closing:
+            self._listener.telemetry.connection_refused(reason, listener=self._route.listener, peer=self._route.peer)
+            self._closing = True
+            self._transport.abort()

@@ -1,0 +1,100 @@
+"""UDP: one frame a datagram is expected, more are taken; the answer goes from this port to the port it came from.
+
+A fixed number of frames is in hand at a time: what comes above that is dropped and counted, and the panel repeats it.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from protocols.dc09 import Damage, split_datagram
+from receiver import clock
+from receiver.config import ListenerSettings
+from receiver.listeners.inhand import InHand
+from receiver.listeners.sockets import shown
+from receiver.pipeline import Pipeline, Route
+from receiver.telemetry import Telemetry
+
+Address = tuple[str, int]
+_PROC = (Path("/proc/net/udp"), Path("/proc/net/udp6"))
+
+
+class UdpListener(asyncio.DatagramProtocol):
+    """One UDP socket."""
+
+    def __init__(self, settings: ListenerSettings, origin: int, pipeline: Pipeline, telemetry: Telemetry) -> None:
+        self.settings = settings
+        self.origin = origin
+        self._pipeline = pipeline
+        self._telemetry = telemetry
+        self._in_hand = 0
+        self._transport: asyncio.DatagramTransport | None = None
+        self._inode = ""
+        self._stopping = False
+        self._emptied = asyncio.Event()
+
+    async def open(self, sock: socket.socket) -> int:
+        """Begin to take datagrams on a bound socket; return the size of its buffer in bytes."""
+        self._inode = str(os.fstat(sock.fileno()).st_ino)
+        granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
+        return granted
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport for the answers."""
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        """Take one datagram."""
+        if self._stopping:
+            return
+        arrived = clock.monotonic()
+        route = Route(self.settings.name, "udp", shown(addr), self.origin)
+        for found in split_datagram(data):
+            if isinstance(found, Damage):
+                self._pipeline.handle_damage(found, route)
+            elif self._in_hand >= self.settings.max_frames_in_hand:
+                self._telemetry.datagram_dropped()
+            else:
+                self._in_hand += 1
+                InHand(self._pipeline.handle(found, route), arrived, partial(self._finished, addr)).begin()
+
+    def _finished(self, addr: Address, answer: InHand) -> None:
+        self._in_hand -= 1
+        if not self._in_hand:
+            self._emptied.set()
+        if answer.error is not None:
+            self._telemetry.crashed("handling a datagram", answer.error)
+        if answer.reply is not None and self._transport is not None:
+            self._transport.sendto(answer.reply, addr)
+            self._telemetry.ack_seconds.observe(clock.monotonic() - answer.arrived)
+
+    def error_received(self, exc: Exception) -> None:
+        """An ICMP error for an earlier answer says nothing about the next; the panel repeats what it misses."""
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new, answer what is in hand, close."""
+        self._stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._in_hand:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        if self._transport is not None:
+            self._transport.close()
+
+    def kernel_drops(self) -> int:
+        """Return how many datagrams the kernel dropped because our buffer was full (Linux; 0 elsewhere)."""
+        for table in _PROC:
+            try:
+                lines = table.read_text("ascii").splitlines()[1:]
+            except OSError:
+                continue
+            for columns in map(str.split, lines):
+                if columns[9] == self._inode:
+                    return int(columns[12])
+        return 0

@@ -1,0 +1,67 @@
+"""``webhook``: HTTP POST of CloudEvents, structured JSON mode, one event or a batch a request.
+
+The other side has taken an event when it answers 2xx; anything else is tried again, with the same ids. With a ``secret``
+each request bears ``X-DC09-Signature: sha256=<hex>``, the HMAC-SHA256 of the body as sent.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+import aiohttp
+
+from receiver import __version__
+from receiver.config import WebhookSettings
+from receiver.errors import DeliveryError
+from receiver.events import OutEvent
+
+_ONE = "application/cloudevents+json"
+_BATCH = "application/cloudevents-batch+json"
+
+
+class WebhookOutput:
+    """Posts events to one address."""
+
+    def __init__(self, settings: WebhookSettings) -> None:
+        self.batch_limit = settings.batch
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+
+    async def deliver(self, events: Sequence[OutEvent]) -> None:
+        """Post the events in one request.
+
+        Raises:
+            DeliveryError: no answer, or one that is not 2xx.
+        """
+        if self._settings.batch == 1:
+            body, kind = events[0].to_json(), _ONE
+        else:
+            body, kind = b"[" + b",".join(event.to_json() for event in events) + b"]", _BATCH
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=self._settings.timeout_seconds)
+            self._session = aiohttp.ClientSession(timeout=timeout)
+        try:
+            async with self._session.post(
+                self._settings.url, data=body, headers=self._headers(body, kind), allow_redirects=False
+            ) as answer:
+                if not 200 <= answer.status < 300:
+                    raise DeliveryError(f"{self._settings.url} answered {answer.status} {answer.reason}")
+        except TimeoutError:
+            raise DeliveryError(f"{self._settings.url} did not answer in {self._settings.timeout_seconds:g} s") from None
+        except aiohttp.ClientError as error:
+            raise DeliveryError(f"{self._settings.url}: {error or type(error).__name__}") from error
+
+    def _headers(self, body: bytes, kind: str) -> dict[str, str]:
+        headers = {"Content-Type": f"{kind}; charset=utf-8", "User-Agent": f"dc09-receiver/{__version__}"}
+        if self._settings.secret:
+            digest = hmac.new(self._settings.secret.text.encode(), body, hashlib.sha256).hexdigest()
+            headers["X-DC09-Signature"] = f"sha256={digest}"
+        return headers
+
+    def reopen(self) -> None:
+        """Nothing to do: connections are made anew when they break."""
+
+    async def close(self) -> None:
+        """Close what connections there are."""
+        if self._session is not None:
+            await self._session.close()

@@ -1,0 +1,116 @@
+"""What we answer, and why: one table, and the checks that lead into it, in the contract's order (its section 5).
+
+DC-09's text on these answers is largely not public; where it is silent we follow the reference library's behaviour and
+the test plan of the 2007 edition (C.1.3, C.2.3), as ``docs/protocols/dc09.md`` tells row by row.
+"""
+
+from enum import Enum
+
+from protocols.dc09 import KNOWN_TOKENS, RECEIVER_TOKENS, Envelope, Message
+from protocols.errors import BodyError, EnvelopeError, FramingError, ProtocolError, Undecryptable
+from receiver.accounts import Account
+from receiver.clock import SECOND_US
+from receiver.config import ClockSettings
+from receiver.errors import (
+    FromReceiver,
+    JournalUnavailable,
+    PlaintextRefused,
+    ReceiverError,
+    StaleTimestamp,
+    UnknownAccount,
+    UnknownToken,
+)
+
+
+class Verdict(Enum):
+    """What a frame is answered with; silence is no bytes at all."""
+
+    ACK = "ack"
+    NAK = "nak"
+    DUH = "duh"
+    SILENCE = "silence"
+
+
+VERDICTS: dict[type[Exception], Verdict] = {
+    FramingError: Verdict.SILENCE,  # cannot know who sent it; 2007 C.2.3.5 for a bad CRC
+    EnvelopeError: Verdict.SILENCE,  # cannot know whom to answer
+    BodyError: Verdict.SILENCE,
+    FromReceiver: Verdict.SILENCE,  # an answer to an answer would never end
+    Undecryptable: Verdict.SILENCE,
+    PlaintextRefused: Verdict.SILENCE,  # a substituted panel looks like this
+    StaleTimestamp: Verdict.NAK,  # our time is in the reply; 2013 clause 5.5.3.2
+    UnknownAccount: Verdict.SILENCE,  # an ACK would be a lie; silence makes the panel fail over
+    UnknownToken: Verdict.DUH,  # envelope understood, format not; 2013 clause 5.5.3.3
+    JournalUnavailable: Verdict.SILENCE,  # let the sender retry or fail over
+}
+
+TROUBLES: tuple[type[Exception], ...] = (Undecryptable, PlaintextRefused, UnknownAccount, UnknownToken)
+"""Refusals that an operator is told of, as a trouble event."""
+
+
+def verdict(error: ProtocolError | ReceiverError) -> Verdict:
+    """Look an error up; the most specific row wins.
+
+    Raises:
+        KeyError: the error has no row, which is our bug.
+    """
+    for cls in type(error).__mro__:
+        if cls in VERDICTS:
+            return VERDICTS[cls]
+    raise KeyError(f"{type(error).__name__} has no verdict")
+
+
+def check_sender(envelope: Envelope) -> None:
+    """Refuse what only a receiver sends.
+
+    Raises:
+        FromReceiver: the token is ACK, NAK, DUH or RSP.
+    """
+    if envelope.token in RECEIVER_TOKENS:
+        raise FromReceiver(f"{envelope.token} is sent by receivers only")
+
+
+def check_plaintext(envelope: Envelope, account: Account) -> None:
+    """Refuse a clear message of an account that has a key.
+
+    Raises:
+        PlaintextRefused: the account has a key and does not accept plaintext.
+    """
+    if not envelope.encrypted and not account.accepts_plaintext:
+        raise PlaintextRefused(f"account {envelope.address.account} has a key, and this message came in clear")
+
+
+def check_clock(message: Message, account: Account, settings: ClockSettings, now_us: int) -> None:
+    """Refuse an encrypted message outside the window; both ends belong to it. Clear stamps are not judged (clause 5.5.3.2).
+
+    Raises:
+        StaleTimestamp: the stamp is too old or too far ahead.
+    """
+    if not message.envelope.encrypted or message.panel_time is None:
+        return
+    age = now_us / SECOND_US - account.to_utc(message.panel_time)
+    if age > settings.behind_seconds + 0.999 or -age > settings.ahead_seconds:  # a stamp has whole seconds
+        side = f"{age:.0f} s old" if age > 0 else f"{-age:.0f} s ahead"
+        raise StaleTimestamp(
+            f"the time stamp is {side}; accepted are {settings.behind_seconds} s behind to {settings.ahead_seconds} s ahead"
+        )
+
+
+def check_account(envelope: Envelope, account: Account, accept_unknown: bool) -> None:
+    """Refuse a stranger, unless strangers are welcome.
+
+    Raises:
+        UnknownAccount: the account is not registered.
+    """
+    if not account.registered and not accept_unknown:
+        raise UnknownAccount(f"account {envelope.address.account} is not registered")
+
+
+def check_token(envelope: Envelope) -> None:
+    """Refuse a token that no table of the standards holds; unknown event codes are not refused.
+
+    Raises:
+        UnknownToken: DC-07 and DC-09 do not know it.
+    """
+    if envelope.token not in KNOWN_TOKENS:
+        raise UnknownToken(f"token {envelope.token} is in no table of the standards")

@@ -1,0 +1,283 @@
+"""What is told to the outside while running: one method per happening, each writes one log line and moves one metric.
+
+Hot counters are plain integers, read when somebody scrapes. Log lines are past tense with ``key=value`` fields; whatever
+came off the wire goes through ``repr``, so that no byte of it can forge a line. Keys are never passed in.
+"""
+
+import json
+import logging
+import re
+import sys
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import TextIO, TypeVar
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from receiver import clock
+from receiver.config import LogSettings
+
+_LOG = logging.getLogger("receiver")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+*#%-]{1,200}")
+_LINES_A_SECOND = 20
+_ACK_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 4.0)
+_SYNC_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+
+Labelled = Iterable[tuple[tuple[str, ...], float]]
+Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
+
+
+class _Format(logging.Formatter):
+    """One line a record, as text or as a JSON object."""
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", {})
+        moment = clock.to_text(round(record.created * 1_000_000))
+        text = record.getMessage()
+        if record.exc_info:
+            fields = {**fields, "traceback": self.formatException(record.exc_info)}
+        if self._as_json:
+            return json.dumps({"time": moment, "level": record.levelname.lower(), "event": text, **fields}, default=str)
+        pairs = " ".join(f"{key}={_shown(value)}" for key, value in fields.items())
+        return f"{moment} {record.levelname:<7} {text if text.isprintable() else ascii(text)} {pairs}".rstrip()
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else ascii(text)
+
+
+def start_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
+    """Write log lines to ``stream`` in the wanted format."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Format(settings.format == "json"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    _LOG.setLevel(settings.level.upper())
+
+
+class Histogram:
+    """Counts observations in buckets; an addition and a bisection each."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def metric(self, name: str, help_text: str) -> HistogramMetricFamily:
+        """Return what was counted, in Prometheus' cumulative form."""
+        total, buckets = 0, []
+        for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        family = HistogramMetricFamily(name, help_text)
+        family.add_metric([], buckets, self._sum)
+        return family
+
+
+class Telemetry(Collector):
+    """Counts and logs of one receiver."""
+
+    def __init__(self) -> None:
+        self.frames: Counter[tuple[str, str, str]] = Counter()
+        self.signals: Counter[tuple[str, str]] = Counter()
+        self.duplicates = 0
+        self.link_tests = 0
+        self.delivered: Counter[str] = Counter()
+        self.delivery_failures: Counter[str] = Counter()
+        self.udp_overflow = 0
+        self.refusals_dropped = 0
+        self.connections_refused: Counter[str] = Counter()
+        self.ack_seconds = Histogram(_ACK_BUCKETS)
+        self.sync_seconds = Histogram(_SYNC_BUCKETS)
+        self.gauges: list[tuple[str, str, tuple[str, ...], Callable[[], Labelled]]] = []
+        self._lines: Counter[str] = Counter()
+        self._debug = _LOG.isEnabledFor(logging.DEBUG)
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    # -- happenings ------------------------------------------------------------------------------------------------
+
+    def started(self, **fields: object) -> None:
+        """The receiver took a step of its start."""
+        _tell(logging.INFO, "receiver started", fields)
+
+    def ready(self, **fields: object) -> None:
+        """All sockets are bound and the journal takes signals."""
+        _tell(logging.INFO, "receiver ready", fields)
+
+    def listening(self, **fields: object) -> None:
+        """A socket was bound."""
+        _tell(logging.INFO, "listener opened", fields)
+
+    def stopping(self, **fields: object) -> None:
+        """The receiver was asked to stop."""
+        _tell(logging.INFO, "receiver stopping", fields)
+
+    def stopped(self, **fields: object) -> None:
+        """Everything was put away."""
+        _tell(logging.INFO, "receiver stopped", fields)
+
+    def warned(self, text: str, **fields: object) -> None:
+        """Something at start or reload deserves a person's attention."""
+        _tell(logging.WARNING, text, fields)
+
+    def reloaded(self, **fields: object) -> None:
+        """Accounts and settings were read again."""
+        _tell(logging.INFO, "settings reloaded", fields)
+
+    def reload_failed(self, mistake: str) -> None:
+        """Accounts or settings could not be read again; the old ones stay."""
+        _tell(logging.ERROR, "reload failed, the old settings stay", {"mistake": mistake})
+
+    def accepted(
+        self, transport: str, protocol: str, priority: int, count: int, fields: Callable[[], dict[str, object]]
+    ) -> None:
+        """A message's signals are on disk; ``fields`` are only worked out when a line is written."""
+        self.frames[transport, "ack", ""] += 1
+        self.signals[protocol, str(priority)] += count
+        if priority == 1:
+            self._tell_bounded(logging.INFO, "signal stored", fields())
+        elif self._debug:
+            _tell(logging.DEBUG, "signal stored", fields())
+
+    def repeated(self, transport: str) -> None:
+        """A message that is on disk already came again."""
+        self.frames[transport, "ack", ""] += 1
+        self.duplicates += 1
+
+    def link_tested(self, transport: str) -> None:
+        """A link test was acknowledged."""
+        self.frames[transport, "ack", ""] += 1
+        self.link_tests += 1
+
+    def refused(self, transport: str, answer: str, reason: str, **fields: object) -> None:
+        """A frame was refused."""
+        self.frames[transport, answer, reason] += 1
+        self._tell_bounded(
+            logging.WARNING, "frame refused", {"reason": reason, "answer": answer, "transport": transport, **fields}
+        )
+
+    def trouble(self, **fields: object) -> None:
+        """A trouble event was raised."""
+        self._tell_bounded(logging.WARNING, "trouble raised", fields)
+
+    def path_changed(self, **fields: object) -> None:
+        """A supervised path was lost or restored."""
+        self._tell_bounded(logging.WARNING, "path changed", fields)
+
+    def connection_refused(self, reason: str, **fields: object) -> None:
+        """A connection was closed because of a limit or a time-out."""
+        self.connections_refused[reason] += 1
+        self._tell_bounded(logging.WARNING, "connection closed", {"reason": reason, **fields})
+
+    def datagram_dropped(self) -> None:
+        """Too many datagrams were in hand."""
+        self.udp_overflow += 1
+
+    def stored(self, seconds: float, rows: int) -> None:
+        """A group is on disk."""
+        if rows:
+            self.sync_seconds.observe(seconds)
+
+    def journal_failed(self, text: str) -> None:
+        """The journal could not be written; ACKs are withheld until it can."""
+        _tell(logging.ERROR, "journal failed, ACKs are withheld", {"error": text})
+
+    def journal_recovered(self) -> None:
+        """The journal takes signals again."""
+        _tell(logging.INFO, "journal recovered", {})
+
+    def handed_over(self, output: str, count: int) -> None:
+        """An output took events."""
+        self.delivered[output] += count
+
+    def delivery_failed(self, output: str, error: str, retry_seconds: float) -> None:
+        """An output could not take events; it tries again."""
+        self.delivery_failures[output] += 1
+        self._tell_bounded(
+            logging.WARNING, "delivery failed", {"output": output, "error": error, "retry_seconds": f"{retry_seconds:.1f}"}
+        )
+
+    def crashed(self, where: str, error: BaseException) -> None:
+        """Our own bug showed; the frame stays unanswered."""
+        self._tell_bounded(logging.ERROR, "unexpected error", {"where": where}, error)
+
+    def _tell_bounded(self, level: int, text: str, fields: dict[str, object], error: BaseException | None = None) -> None:
+        """Write a line unless this second has had its share of this kind; what was left out is told by ``tick``."""
+        self._lines[text] += 1
+        if self._lines[text] <= _LINES_A_SECOND:
+            _tell(level, text, fields, error)
+
+    def tick(self) -> None:
+        """Once a second: say how many lines were left out, and begin to count anew."""
+        for text, count in self._lines.items():
+            if count > _LINES_A_SECOND:
+                _tell(logging.WARNING, "log lines left out", {"line": text, "count": count - _LINES_A_SECOND})
+        self._lines.clear()
+
+    # -- scraping --------------------------------------------------------------------------------------------------
+
+    def gauge(self, name: str, help_text: str, labels: tuple[str, ...], read: Callable[[], Labelled]) -> None:
+        """Add a value that some part knows and that is read at every scrape."""
+        self.gauges.append((name, help_text, labels, read))
+
+    def collect(self) -> Iterator[Metric]:
+        """Return every metric; prometheus-client calls this at a scrape."""
+        frames = CounterMetricFamily(
+            "receiver_frames", "Frames by transport, answer and reason", labels=["transport", "answer", "reason"]
+        )
+        yield _filled(frames, self.frames.items())
+        signals = CounterMetricFamily(
+            "receiver_signals", "Signals stored, by protocol and priority", labels=["protocol", "priority"]
+        )
+        yield _filled(signals, self.signals.items())
+        yield CounterMetricFamily(
+            "receiver_duplicates", "Repeats acknowledged again without a second signal", self.duplicates
+        )
+        yield CounterMetricFamily("receiver_link_tests", "NULL messages acknowledged", self.link_tests)
+        delivered = CounterMetricFamily("receiver_output_delivered", "Events handed over, by output", labels=["output"])
+        yield _filled(delivered, (((name,), count) for name, count in self.delivered.items()))
+        failures = CounterMetricFamily("receiver_output_failures", "Attempts to hand over that failed", labels=["output"])
+        yield _filled(failures, (((name,), count) for name, count in self.delivery_failures.items()))
+        closed = CounterMetricFamily(
+            "receiver_connections_closed", "Connections closed by a limit or time-out", labels=["reason"]
+        )
+        yield _filled(closed, (((reason,), count) for reason, count in self.connections_refused.items()))
+        yield CounterMetricFamily(
+            "receiver_refusals_dropped", "Refused frames too many for the refusals log", self.refusals_dropped
+        )
+        yield self.ack_seconds.metric("receiver_ack_seconds", "From the last byte of a frame to its ACK written")
+        yield self.sync_seconds.metric("receiver_journal_sync_seconds", "Commit and sync of one group")
+        for name, help_text, labels, read in self.gauges:
+            if name.endswith("_total"):
+                yield _filled(CounterMetricFamily(name.removesuffix("_total"), help_text, labels=labels), read())
+            else:
+                yield _filled(GaugeMetricFamily(name, help_text, labels=labels), read())
+
+    def scrape(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+def _filled(family: Family, values: Labelled) -> Family:
+    for labels, value in values:
+        family.add_metric(list(labels), value)
+    return family
+
+
+def _tell(level: int, text: str, fields: dict[str, object], error: BaseException | None = None) -> None:
+    _LOG.log(level, text, extra={"fields": fields}, exc_info=error)
