@@ -193,11 +193,13 @@ def simulate(
 
 
 async def _simulate(orders: panel.Orders, answers: list[panel.Answer]) -> None:
-    async for answer in panel.report(orders):
+    def tell(answer: panel.Answer) -> None:
         answers.append(answer)
         if orders.count <= 20 or answer.verdict != "ACK":
             tries = f" after {answer.tries} tries" if answer.tries > 1 else ""
             click.echo(f"{answer.sequence}  {answer.verdict:<8} {answer.seconds * 1000:8.2f} ms{tries}")
+
+    await panel.report(orders, tell)
 
 
 def _summarise(answers: list[panel.Answer]) -> None:

@@ -274,6 +274,8 @@ class _Reader:
             self._wrong(f"{where} must be a table")
             return cls()
         table = dict(table)
+        if cls is ReceiverSettings:
+            table.setdefault("data_dir", "data")  # relative to the file, as a written one would be
         values = {f.name: self._value(f, table, f"{where} {f.name}") for f in fields(cls) if self._given(f, table)}
         for key in table:
             self._wrong(f"{where} has no setting {key!r}; it has {', '.join(f.name for f in fields(cls))}")

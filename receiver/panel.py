@@ -1,7 +1,7 @@
 """A panel on a socket: sends messages, waits for their answers, tells what came and how long it took (``simulate``)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from protocols import dc09
@@ -41,36 +41,26 @@ class Answer:
     reply: bytes | None
 
 
-async def report(orders: Orders) -> AsyncIterator[Answer]:
-    """Send what is ordered and yield what became of each message, as it becomes known.
+async def report(orders: Orders, tell: Callable[[Answer], None]) -> None:
+    """Send what is ordered and ``tell`` what became of each message, as it becomes known.
 
     Raises:
-        OSError: the receiver cannot be reached.
+        ExceptionGroup: of OSError, the receiver cannot be reached.
     """
-    answers: asyncio.Queue[Answer | None] = asyncio.Queue()
     numbers = iter(range(orders.count))
 
-    async def one_connection(number: int) -> None:
+    async def one_connection() -> None:
         link = await _connect(orders)
         began = clock.monotonic()
         for sent in numbers:
             if orders.rate:
                 await asyncio.sleep(max(0.0, began + sent / orders.rate - clock.monotonic()))
-            await answers.put(await _send(orders, link, sent))
+            tell(await _send(orders, link, sent))
         link.close()
 
-    async def all_connections() -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number in range(min(orders.connections, orders.count)):
-                    group.create_task(one_connection(number))
-        finally:
-            await answers.put(None)
-
     async with asyncio.TaskGroup() as group:
-        group.create_task(all_connections())
-        while (answer := await answers.get()) is not None:
-            yield answer
+        for _ in range(min(orders.connections, orders.count)):
+            group.create_task(one_connection())
 
 
 class _Link(asyncio.Protocol, asyncio.DatagramProtocol):
@@ -103,6 +93,13 @@ class _Link(asyncio.Protocol, asyncio.DatagramProtocol):
         elif isinstance(self.transport, asyncio.WriteTransport):
             self.transport.write(frame)
 
+    def take_over(self, fresh: "_Link") -> None:
+        """Go on over a fresh socket after this one broke."""
+        self.close()
+        fresh.replies, self.transport = self.replies, fresh.transport
+        while not self.replies.empty():
+            self.replies.get_nowait()
+
     def close(self) -> None:
         if self.transport is not None:
             self.transport.close()
@@ -131,10 +128,7 @@ async def _send(orders: Orders, link: _Link, number: int) -> Answer:
         seconds = clock.monotonic() - began
         if reply is not None:
             return Answer(sequence, read_reply(reply, sequence, orders.key), seconds, tries, reply)
-        link.close()
-        link.__init__()  # type: ignore[misc]
-        fresh = await _connect(orders)
-        link.transport, link.replies = fresh.transport, fresh.replies
+        link.take_over(await _connect(orders))
     return Answer(sequence, "silence", clock.monotonic() - began, orders.retry + 1, None)
 
 

@@ -2,7 +2,7 @@
 
 from receiver.journal.cursor import Cursor
 from receiver.journal.lanes import Lane, lane_of
-from receiver.journal.reader import Reader, identity_of
+from receiver.journal.reader import Reader
 from receiver.journal.records import Kind, Origin, Receipt, Refusal, Row, Stored
 from receiver.journal.store import Journal
 
@@ -17,6 +17,5 @@ __all__ = [
     "Refusal",
     "Row",
     "Stored",
-    "identity_of",
     "lane_of",
 ]

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
 
 from receiver.errors import ConfigError
@@ -93,8 +92,3 @@ class Reader:
             ).fetchone()
             origin = self._origins[record.origin] = Origin(*found)
         return Stored(int(str(row[0])), record, origin)
-
-
-def identity_of(*parts: bytes) -> bytes:
-    """Return the 16-byte digest of parts that together say which message this is."""
-    return blake2b(b"".join(b"%d:%b" % (len(part), part) for part in parts), digest_size=16).digest()

@@ -53,7 +53,7 @@ class Row(NamedTuple):
     kind: int
     lane: int
     priority: int
-    duress: bool
+    duress: int
     received_us: int
     panel_time: int | None
     identity: bytes
@@ -65,7 +65,9 @@ class Row(NamedTuple):
     body: bytes | None
 
 
-APPEND = f"INSERT INTO signals VALUES (?{', ?' * len(Row._fields)})"  # noqa: S608 - our own names
+_VALUES = f"(?{', ?' * len(Row._fields)})"
+APPEND = {size: f"INSERT INTO signals VALUES {', '.join([_VALUES] * size)}" for size in (1, 2, 4, 8, 16, 32, 64)}  # noqa: S608
+"""Statements that append so many rows at once."""
 
 
 class Origin(NamedTuple):

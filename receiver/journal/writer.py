@@ -44,6 +44,22 @@ def connect(file: Path) -> sqlite3.Connection:
     return connection
 
 
+def _append(write: sqlite3.Connection, rows: list[Row], first: int) -> None:
+    """Insert rows in as few statements as their number has binary digits, 64 at most in each.
+
+    A statement a row would let go of the interpreter's lock twice a row, and each time the loop may take it.
+    """
+    done = 0
+    while done < len(rows):
+        size = 1 << (min(len(rows) - done, 64).bit_length() - 1)
+        values: list[object] = []
+        for position, row in enumerate(rows[done : done + size], first + done):
+            values.append(position)
+            values += row
+        write.execute(APPEND[size], values)
+        done += size
+
+
 class Writer(threading.Thread):
     """The thread. ``report`` is called from it with each batch, committed or failed."""
 
@@ -82,7 +98,7 @@ class Writer(threading.Thread):
         write = self._connection
         write.execute("BEGIN IMMEDIATE")
         first = self._next_position
-        write.executemany(APPEND, ((position, *row) for position, row in enumerate(batch.rows, first)))
+        _append(write, batch.rows, first)
         if batch.cursors:
             write.executemany(CURSOR, ((output, lane, position) for (output, lane), position in batch.cursors.items()))
         if batch.refusals:

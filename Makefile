@@ -1,0 +1,52 @@
+# Everything a new clone needs: `make run` and `make test`. Python 3.11 or newer with venv; nothing is compiled.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench demo crash acceptance clean
+
+help:  ## Say what there is to make.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
+
+$(BIN)/dc09-receiver: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dc09-receiver needs Python 3.11 or newer")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/dev: $(BIN)/dc09-receiver
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@$(PIP) install --no-deps dc09-spt==0.0.4  # declares pycrypto, which no longer builds; the tests hand it pycryptodome
+	@touch $@
+
+run: $(BIN)/dc09-receiver  ## Run the receiver on its defaults: TCP and UDP on port 12128, events on standard output.
+	@exec $(BIN)/dc09-receiver serve
+
+demo: $(BIN)/dc09-receiver  ## A receiver, a panel, an encrypted duress: shows the event and the time of its ACK.
+	@$(BIN)/python -m receiver.demo
+
+test: $(VENV)/dev  ## Run every test.
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/dev  ## Format, style and types.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(VENV)/dev  ## Write the code in the house's format.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev  ## Measure against a bare echo in the same run.
+	@$(BIN)/python -m bench
+
+crash: $(VENV)/dev  ## Kill the receiver under load, CYCLES times (100), and count what was lost.
+	@CYCLES=$(or $(CYCLES),100) $(BIN)/python -m pytest tests/wire/test_crash.py -s
+
+acceptance: $(BIN)/dc09-receiver  ## The public acceptance run, from ../shared.
+	@$(BIN)/python ../shared/acceptance/run.py --command "$(CURDIR)/$(BIN)/dc09-receiver"
+
+clean:  ## Remove what was made, except data.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
