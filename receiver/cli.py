@@ -6,6 +6,8 @@ import json
 import os
 import statistics
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -101,6 +103,24 @@ def check_config(file: Path) -> None:
     if not settings.outputs:
         click.echo("  output     none: signals are stored and handed to nobody")
     click.echo(f"  http       {settings.http.host} port {settings.http.port}")
+
+
+@main.command()
+@_CONFIG
+def health(config_file: Path | None) -> None:
+    """Ask a running receiver on this machine how it is; exit 0 when alive and ready, else 1 and why."""
+    http = _load(config_file).http
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(http.host, http.host)  # noqa: S104 - only compared
+    for page in ("healthz", "readyz"):
+        try:
+            with urllib.request.urlopen(f"http://{host}:{http.port}/{page}", timeout=3) as answer:
+                click.echo(f"{page}: {answer.read().decode().strip()}")
+        except urllib.error.HTTPError as error:
+            click.echo(f"{page}: {error.read().decode().strip()}")
+            sys.exit(1)
+        except OSError as error:
+            click.echo(f"{page}: no answer from {host} port {http.port}: {error}")
+            sys.exit(1)
 
 
 @main.command()

@@ -76,6 +76,8 @@ def to_text(raw: bytes) -> tuple[str, bool]:
 
 def _split_account(text: str, header_account: str) -> tuple[str, str | None]:
     """Take ``#acct|`` (or ``acct|``) off the front; return the rest and the account where it differs from the header's."""
+    if text.startswith(f"#{header_account}|"):
+        return text[len(header_account) + 2 :], None
     front, bar, rest = text.partition("|")
     if not bar:
         return text, None

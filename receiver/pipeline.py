@@ -86,15 +86,13 @@ class Pipeline:
         self._refuse(damage.error, damage.raw, None, route, self._clock())
 
     def _accepted(self, message: dc09.Message, events: tuple[payloads.Event, ...], position: int, route: Route) -> None:
-        priority = min(event.priority for event in events)
-        self._telemetry.accepted(
-            route.transport, events[0].protocol, priority, len(events),
-            lambda: {
-                "position": position, "account": message.envelope.address.account, "sequence": message.envelope.sequence,
-                "codes": ",".join(event.event_code or event.protocol for event in events), "priority": priority,
-                "duress": any(event.duress for event in events), "listener": route.listener, "peer": route.peer,
-            },
-        )  # fmt: skip
+        priority = min([event.priority for event in events])
+        if self._telemetry.accepted(route.transport, events[0].protocol, priority, len(events)):
+            self._telemetry.stored_signal(
+                position=position, account=message.envelope.address.account, sequence=message.envelope.sequence,
+                codes=",".join(event.event_code or event.protocol for event in events), priority=priority,
+                duress=any(event.duress for event in events), listener=route.listener, peer=route.peer,
+            )  # fmt: skip
 
     def _refuse(
         self, error: ProtocolError | ReceiverError, raw: bytes, envelope: dc09.Envelope | None, route: Route, now_us: int

@@ -93,7 +93,7 @@ class Telemetry(Collector):
 
     def __init__(self) -> None:
         self.frames: Counter[tuple[str, str, str]] = Counter()
-        self.signals: Counter[tuple[str, str]] = Counter()
+        self.signals: Counter[tuple[str, int]] = Counter()
         self.duplicates = 0
         self.link_tests = 0
         self.delivered: Counter[str] = Counter()
@@ -143,16 +143,16 @@ class Telemetry(Collector):
         """Accounts or settings could not be read again; the old ones stay."""
         _tell(logging.ERROR, "reload failed, the old settings stay", {"mistake": mistake})
 
-    def accepted(
-        self, transport: str, protocol: str, priority: int, count: int, fields: Callable[[], dict[str, object]]
-    ) -> None:
-        """A message's signals are on disk; ``fields`` are only worked out when a line is written."""
+    def accepted(self, transport: str, protocol: str, priority: int, count: int) -> bool:
+        """A message's signals are on disk; return whether ``stored_signal`` is to be told of it."""
         self.frames[transport, "ack", ""] += 1
-        self.signals[protocol, str(priority)] += count
-        if priority == 1:
-            self._tell_bounded(logging.INFO, "signal stored", fields())
-        elif self._debug:
-            _tell(logging.DEBUG, "signal stored", fields())
+        self.signals[protocol, priority] += count
+        return priority == 1 or self._debug
+
+    def stored_signal(self, **fields: object) -> None:
+        """A signal that deserves a line was stored: the urgent ones, all of them at level ``debug``."""
+        urgent = fields.get("priority") == 1
+        self._tell_bounded(logging.INFO if urgent else logging.DEBUG, "signal stored", fields)
 
     def repeated(self, transport: str) -> None:
         """A message that is on disk already came again."""
@@ -244,7 +244,7 @@ class Telemetry(Collector):
         signals = CounterMetricFamily(
             "receiver_signals", "Signals stored, by protocol and priority", labels=["protocol", "priority"]
         )
-        yield _filled(signals, self.signals.items())
+        yield _filled(signals, (((protocol, str(priority)), n) for (protocol, priority), n in self.signals.items()))
         yield CounterMetricFamily(
             "receiver_duplicates", "Repeats acknowledged again without a second signal", self.duplicates
         )

@@ -161,7 +161,7 @@ def _read_tail(body: bytes, at: int) -> tuple[tuple[tuple[str, bytes], ...], byt
         close = body.find(b"]", at)
         if close < 0:
             return tuple(blocks), None
-        blocks.append((body[at + 1 : at + 2].decode("cp1252", "replace"), body[at + 2 : close]))
+        blocks.append((body[at + 1 : at + 2].decode("latin-1"), body[at + 2 : close]))
         at = close + 1
     rest = body[at:]
     fits = not rest or (rest[:1] == b"_" and len(rest) == timestamp.SIZE_BYTES)
@@ -199,7 +199,7 @@ def encode(
     echo += "" if address.receiver_number is None else f"R{address.receiver_number}"
     echo += "" if address.line is None else f"L{address.line}"
     echo += f"#{address.account}"
-    body = data + b"]" + b"".join(b"[%b%b]" % (letter.encode("cp1252"), value) for letter, value in extended)
+    body = data + b"]" + b"".join(b"[%b%b]" % (letter.encode("latin-1"), value) for letter, value in extended)
     body += b"" if panel_time is None else timestamp.encode(panel_time)
     content = body if key is None else cipher.seal(body, key)
     star = "" if key is None else "*"

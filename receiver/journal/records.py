@@ -6,6 +6,7 @@ signal came (lane, priority, duress, flags, the panel's time in UTC) is stored; 
 """
 
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -65,9 +66,15 @@ class Row(NamedTuple):
     body: bytes | None
 
 
+MOST_ROWS = 100
+"""Rows that one statement appends at most."""
 _VALUES = f"(?{', ?' * len(Row._fields)})"
-APPEND = {size: f"INSERT INTO signals VALUES {', '.join([_VALUES] * size)}" for size in (1, 2, 4, 8, 16, 32, 64)}  # noqa: S608
-"""Statements that append so many rows at once."""
+
+
+@lru_cache(maxsize=MOST_ROWS)
+def append_statement(count: int) -> str:
+    """Return the statement that appends ``count`` rows; SQLite parses each once and keeps it."""
+    return f"INSERT INTO signals VALUES {', '.join([_VALUES] * count)}"  # noqa: S608 - our own names
 
 
 class Origin(NamedTuple):

@@ -37,18 +37,20 @@ class Repeats:
                 return position if position >= self._oldest else None
         return None
 
-    def add(self, identity: bytes, position: int, now_us: int) -> None:
-        """Remember a message that has just reached the disk."""
+    def add(self, positions: dict[bytes, int], now_us: int) -> None:
+        """Remember messages that have just reached the disk together: identity to position, none older than before."""
+        if not positions:
+            return
         marks = self._marks
         if not marks or now_us - marks[-1][0] >= SECOND_US or now_us < marks[-1][0]:
-            marks.append((now_us, position))
+            marks.append((now_us, min(positions.values())))
             self._age(now_us)
         newest = self._slices[0]
         if len(newest) >= self._limit or not 0 <= now_us - self._slice_began_us < self._window_us // 2:
             newest = self._turn(now_us)
-        newest[identity] = position
+        newest.update(positions)
         if self._leaving:
-            self._let_go()
+            self._let_go(2 * len(positions))
 
     def _turn(self, now_us: int) -> dict[bytes, int]:
         """Begin a new slice and let the oldest leave."""
@@ -58,9 +60,9 @@ class Repeats:
             self._leaving.append(self._slices.pop())
         return self._slices[0]
 
-    def _let_go(self) -> None:
+    def _let_go(self, count: int) -> None:
         leaving = self._leaving[-1]
-        for _ in range(min(2, len(leaving))):
+        for _ in range(min(count, len(leaving))):
             leaving.popitem()
         if not leaving:
             self._leaving.pop()

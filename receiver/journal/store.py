@@ -17,7 +17,7 @@ from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal.cursor import Cursor
 from receiver.journal.lanes import Lane
 from receiver.journal.reader import FILE_NAME
-from receiver.journal.records import FORMAT_VERSION, SCHEMA, Origin, Receipt, Refusal, Row
+from receiver.journal.records import FORMAT_VERSION, MOST_ROWS, SCHEMA, Origin, Receipt, Refusal, Row
 from receiver.journal.repeats import Repeats
 from receiver.journal.writer import Batch, Job, Writer, connect
 
@@ -63,7 +63,8 @@ class Journal:
         position = self._read_state(origins)
         self._group = _Group(self._loop)
         self._busy: _Group | None = None
-        self._handing_over = False
+        self._gathering = False
+        self._gathered = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._writer = Writer(self._file, position + 1, self._reported)
@@ -96,8 +97,8 @@ class Journal:
                 break
             if kind == 0 and number == 0:
                 recent.append((identity, position, received_us))
-        for entry in reversed(recent):
-            self._repeats.add(*entry)
+        for identity, position, received_us in reversed(recent):
+            self._repeats.add({identity: position}, received_us)
 
     # -- storing --------------------------------------------------------------------------------------------------
 
@@ -111,18 +112,17 @@ class Journal:
         position = self._repeats.find(identity, now_us)
         if position is not None:
             return Receipt(position, repeat=True)
-        for group in (self._busy, self._group):  # the same message may be on its way to the disk
-            if group is not None and identity in group.identities:
-                await group.done
-                return Receipt(group.batch.first_position + group.identities[identity], repeat=True)
-        self.check_room(len(rows))
-        group = self._group
-        number = len(group.batch.rows)
-        group.identities[identity] = number
-        group.batch.rows += rows
-        self._wake_writer()
+        group, busy = self._group, self._busy
+        if busy is not None and identity in busy.identities:  # the same message is on its way to the disk
+            group = busy
+        repeat = identity in group.identities
+        if not repeat:
+            self.check_room(len(rows))
+            group.identities[identity] = len(group.batch.rows)
+            group.batch.rows += rows
+            self._wake_writer()
         await group.done
-        return Receipt(group.batch.first_position + number, repeat=False)
+        return Receipt(group.batch.first_position + group.identities[identity], repeat)
 
     def append_later(self, rows: Sequence[Row]) -> None:
         """Store path and trouble events with the next group; nobody waits for them.
@@ -148,13 +148,23 @@ class Journal:
             )
 
     def _wake_writer(self) -> None:
-        """Hand the group over at the end of this turn of the loop, so that all frames read in it share one commit."""
-        if self._busy is None and not self._handing_over:
-            self._handing_over = True
-            self._loop.call_soon(self._hand_over)
+        """Begin to gather a group, unless one is being gathered or written."""
+        if self._busy is None and not self._gathering:
+            self._gathering = True
+            self._gathered = -1
+            self._loop.call_soon(self._gather)
+
+    def _gather(self) -> None:
+        """Hand the group over once a turn of the loop brought nothing new, so that what arrives together shares a sync."""
+        count = len(self._group.batch.rows)
+        if self._gathered < count < MOST_ROWS:
+            self._gathered = count
+            self._loop.call_soon(self._gather)
+        else:
+            self._hand_over()
 
     def _hand_over(self) -> None:
-        self._handing_over = False
+        self._gathering = False
         if self._busy is None and self._group.batch:
             self._busy, self._group = self._group, _Group(self._loop)
             self._idle.clear()
@@ -178,19 +188,20 @@ class Journal:
             group.done.set_exception(JournalUnavailable(f"the journal cannot be written: {batch.error}"))
             group.done.exception()  # read, in case nobody waits
         self._backlog = self.backlog()
-        self._hand_over()
-        if self._busy is None:
-            self._idle.set()
+        self._idle.set()
+        if self._group.batch:
+            self._wake_writer()
 
     def _remember(self, group: _Group) -> None:
         batch = group.batch
-        self.on_sync(batch.sync_seconds, len(batch.rows))
-        for identity, number in group.identities.items():
-            self._repeats.add(identity, batch.first_position + number, batch.rows[number].received_us)
-        urgent = sum(row.lane == 0 for row in batch.rows)
-        if batch.rows:
+        first, rows = batch.first_position, batch.rows
+        self.on_sync(batch.sync_seconds, len(rows))
+        if rows:
+            positions = {identity: first + number for identity, number in group.identities.items()}
+            self._repeats.add(positions, rows[-1].received_us)
+            urgent = sum([row.lane == 0 for row in rows])
             for cursor in self._cursors.values():
-                cursor.waiting += urgent if cursor.lane is Lane.URGENT else len(batch.rows) - urgent
+                cursor.waiting += urgent if cursor.lane is Lane.URGENT else len(rows) - urgent
             for listener in self._listeners:
                 listener()
 

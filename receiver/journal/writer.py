@@ -12,9 +12,10 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from receiver import clock
-from receiver.journal.records import APPEND, KEEP_REFUSAL, Refusal, Row
+from receiver.journal.records import KEEP_REFUSAL, MOST_ROWS, Refusal, Row, append_statement
 
 Job = Callable[[sqlite3.Connection], None]
+_LOG_PAGES = 4000  # 16 MB between checkpoints
 CURSOR = "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (output, lane) DO UPDATE SET position = excluded.position"
 
 
@@ -30,34 +31,50 @@ class Batch:
     sync_seconds: float = 0.0
     error: Exception | None = None
 
+    @property
+    def only_rows(self) -> bool:
+        """Whether there is nothing to write but rows."""
+        return bool(self.rows) and not (self.cursors or self.refusals or self.jobs)
+
     def __bool__(self) -> bool:
         return bool(self.rows or self.cursors or self.refusals or self.jobs)
 
 
 def connect(file: Path) -> sqlite3.Connection:
     """Open the journal's file for writing, durable at every commit."""
-    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=5.0)
+    connection = sqlite3.connect(
+        file, isolation_level=None, check_same_thread=False, timeout=5.0, cached_statements=MOST_ROWS * 2
+    )
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: 16 MB of log between checkpoints
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
     connection.execute("PRAGMA journal_size_limit = 67108864")
     return connection
 
 
-def _append(write: sqlite3.Connection, rows: list[Row], first: int) -> None:
-    """Insert rows in as few statements as their number has binary digits, 64 at most in each.
+def lengthen_log(connection: sqlite3.Connection) -> None:
+    """Make SQLite's log as long as it gets between checkpoints, before the first signal needs it.
 
-    A statement a row would let go of the interpreter's lock twice a row, and each time the loop may take it.
+    A sync of a file that grows writes the file system's own journal too: 0.33 ms a commit against 0.24, measured on ext4.
     """
-    done = 0
-    while done < len(rows):
-        size = 1 << (min(len(rows) - done, 64).bit_length() - 1)
-        values: list[object] = []
-        for position, row in enumerate(rows[done : done + size], first + done):
-            values.append(position)
-            values += row
-        write.execute(APPEND[size], values)
-        done += size
+    size = _LOG_PAGES * int(connection.execute("PRAGMA page_size").fetchone()[0])
+    connection.execute("CREATE TABLE IF NOT EXISTS filler (content BLOB)")
+    connection.execute("INSERT INTO filler VALUES (zeroblob(?))", (size,))
+    connection.execute("DROP TABLE filler")
+    connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+
+def _append(write: sqlite3.Connection, rows: list[Row], first: int) -> None:
+    """Insert rows by one statement.
+
+    A statement a row would let go of the interpreter's lock for each, and the loop would take it each time: with 25 rows
+    a commit that cost 10 µs of CPU a signal more.
+    """
+    values: list[object] = []
+    for position, row in enumerate(rows, first):
+        values.append(position)
+        values += row
+    write.execute(append_statement(len(rows)), values)
 
 
 class Writer(threading.Thread):
@@ -70,6 +87,7 @@ class Writer(threading.Thread):
         self._report = report
         self._work: SimpleQueue[Batch | None] = SimpleQueue()
         self._connection: sqlite3.Connection | None = connect(file)
+        lengthen_log(self._connection)
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over; it is not to be touched again until it is reported."""
@@ -95,18 +113,18 @@ class Writer(threading.Thread):
     def _commit(self, batch: Batch) -> None:
         if self._connection is None:
             self._connection = connect(self._file)
-        write = self._connection
-        write.execute("BEGIN IMMEDIATE")
-        first = self._next_position
-        _append(write, batch.rows, first)
-        if batch.cursors:
-            write.executemany(CURSOR, ((output, lane, position) for (output, lane), position in batch.cursors.items()))
-        if batch.refusals:
+        write, first, began = self._connection, self._next_position, clock.monotonic()
+        if batch.only_rows and len(batch.rows) <= MOST_ROWS:
+            _append(write, batch.rows, first)  # a statement on its own is a transaction on its own
+        else:
+            write.execute("BEGIN IMMEDIATE")
+            for done in range(0, len(batch.rows), MOST_ROWS):
+                _append(write, batch.rows[done : done + MOST_ROWS], first + done)
+            write.executemany(CURSOR, [(output, lane, at) for (output, lane), at in batch.cursors.items()])
             write.executemany(KEEP_REFUSAL, batch.refusals)
-        for job in batch.jobs:
-            job(write)
-        began = clock.monotonic()
-        write.execute("COMMIT")
+            for job in batch.jobs:
+                job(write)
+            write.execute("COMMIT")
         batch.sync_seconds = clock.monotonic() - began
         batch.first_position = first
         self._next_position = first + len(batch.rows)

@@ -139,12 +139,12 @@ class Connection(asyncio.Protocol):
         answers, replies = self._answers, []
         if not answers or answers[0] is not answer:
             return
-        now = clock.monotonic()
+        now, observe = clock.monotonic(), self._listener.telemetry.ack_seconds.observe
         while answers and answers[0].done:
             ready = answers.popleft()
             if ready.reply is not None:
                 replies.append(ready.reply)
-                self._listener.telemetry.ack_seconds.observe(now - ready.arrived)
+                observe(now - ready.arrived)
         if self._closing:
             return
         if replies:
