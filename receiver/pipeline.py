@@ -79,14 +79,14 @@ class Pipeline:
             self._telemetry.repeated(route.transport)
         else:
             self._accepted(message, events, receipt.position, route)
-        return replies.ack(message, receipt, key, self._clock())
+        return replies.ack(message, receipt, key, now_us)
 
     def handle_damage(self, damage: dc09.Damage, route: Route) -> None:
         """Count and keep bytes that are no frame; they are never answered."""
         self._refuse(damage.error, damage.raw, None, route, self._clock())
 
     def _accepted(self, message: dc09.Message, events: tuple[payloads.Event, ...], position: int, route: Route) -> None:
-        priority = min([event.priority for event in events])
+        priority = events[0].priority if len(events) == 1 else min([event.priority for event in events])
         if self._telemetry.accepted(route.transport, events[0].protocol, priority, len(events)):
             self._telemetry.stored_signal(
                 position=position, account=message.envelope.address.account, sequence=message.envelope.sequence,

@@ -6,12 +6,14 @@ Plain text of an encrypted message, always whole blocks of 16 bytes::
     "|"   separates pad and body; panels leave it out of NULL and ACK
     body  data "]" [extended blocks] "_HH:MM:SS,MM-DD-YYYY"
 
-One ECB object per key is kept and CBC is made of it with one XOR over the whole message: a new CBC object for each
-message costs 9.5 µs, this way about 3.
+A new cipher object for each message costs 6.5 µs. So each key keeps an ECB object, of which CBC decryption is made with one
+XOR over the whole message (2.1 µs), and a CBC object for encryption, whose chain one XOR takes back to zero (2.6 µs).
 """
 
+import binascii
 import os
 import re
+from typing import Any
 
 from Crypto.Cipher import AES
 
@@ -19,7 +21,6 @@ from protocols.errors import KeyFormatError, Undecryptable
 
 BLOCK_BYTES = 16
 _ZERO_IV = bytes(BLOCK_BYTES)
-_CIPHERTEXT = re.compile(rb"(?:[0-9A-Fa-f]{32})+")
 _HEX_KEY = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{48}|[0-9A-Fa-f]{64}")
 _FORBIDDEN_IN_PAD = bytes.maketrans(b"|[]", b"zyx")
 
@@ -27,7 +28,7 @@ _FORBIDDEN_IN_PAD = bytes.maketrans(b"|[]", b"zyx")
 class Key:
     """An AES-128, -192 or -256 key that never shows itself: not in ``repr``, not in a traceback, not in a pickle."""
 
-    __slots__ = ("_ecb", "_secret", "bits")
+    __slots__ = ("_decryptor", "_encryptor", "_last", "_secret", "bits")
 
     def __init__(self, secret: bytes) -> None:
         """Take 16, 24 or 32 secret bytes.
@@ -38,7 +39,9 @@ class Key:
         if len(secret) not in (16, 24, 32):
             raise KeyFormatError(f"a key has 16, 24 or 32 bytes, this one has {len(secret)}")
         self._secret = secret
-        self._ecb = AES.new(secret, AES.MODE_ECB)
+        self._decryptor: Any = None  # made when first needed: most accounts of a large register are silent
+        self._encryptor: Any = None
+        self._last = _ZERO_IV
         self.bits = len(secret) * 8
 
     @classmethod
@@ -71,20 +74,21 @@ class Key:
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Undo CBC with a zero IV; ``ciphertext`` is whole blocks."""
-        mixed = int.from_bytes(self._ecb.decrypt(ciphertext), "big")
+        if self._decryptor is None:
+            self._decryptor = AES.new(self._secret, AES.MODE_ECB)
+        mixed = int.from_bytes(self._decryptor.decrypt(ciphertext), "big")
         chain = int.from_bytes(_ZERO_IV + ciphertext[:-BLOCK_BYTES], "big")
         return (mixed ^ chain).to_bytes(len(ciphertext), "big")
 
     def encrypt(self, plaintext: bytes) -> bytes:
         """Do CBC with a zero IV; ``plaintext`` is whole blocks."""
-        if len(plaintext) > 3 * BLOCK_BYTES:
-            return AES.new(self._secret, AES.MODE_CBC, iv=_ZERO_IV).encrypt(plaintext)
-        chain, out = 0, b""
-        for start in range(0, len(plaintext), BLOCK_BYTES):
-            mixed = int.from_bytes(plaintext[start : start + BLOCK_BYTES], "big") ^ chain
-            block = self._ecb.encrypt(mixed.to_bytes(BLOCK_BYTES, "big"))
-            chain, out = int.from_bytes(block, "big"), out + block
-        return out
+        if self._encryptor is None:
+            self._encryptor = AES.new(self._secret, AES.MODE_CBC, iv=_ZERO_IV)
+        # The object goes on from the last block it wrote; with that mixed into the first, the chain begins at zero again.
+        first = int.from_bytes(plaintext[:BLOCK_BYTES], "big") ^ int.from_bytes(self._last, "big")
+        ciphertext: bytes = self._encryptor.encrypt(first.to_bytes(BLOCK_BYTES, "big") + plaintext[BLOCK_BYTES:])
+        self._last = ciphertext[-BLOCK_BYTES:]
+        return ciphertext
 
 
 def seal(body: bytes, key: Key, pad_source: bytes | None = None) -> bytes:
@@ -95,7 +99,7 @@ def seal(body: bytes, key: Key, pad_source: bytes | None = None) -> bytes:
     tail = b"|" + body
     size = BLOCK_BYTES - len(tail) % BLOCK_BYTES
     pad = (os.urandom(size) if pad_source is None else pad_source[:size]).translate(_FORBIDDEN_IN_PAD)
-    return key.encrypt(pad + tail).hex().upper().encode("ascii")
+    return binascii.hexlify(key.encrypt(pad + tail)).upper()
 
 
 def unseal(ciphertext: bytes, key: Key) -> bytes:
@@ -107,9 +111,13 @@ def unseal(ciphertext: bytes, key: Key) -> bytes:
     Raises:
         Undecryptable: not whole blocks of hexadecimal text, or the key does not open it.
     """
-    if _CIPHERTEXT.fullmatch(ciphertext) is None:
+    try:
+        blocks = binascii.unhexlify(ciphertext)
+    except binascii.Error:
+        blocks = b""
+    if not blocks or len(blocks) % BLOCK_BYTES:
         raise Undecryptable(f"ciphertext is not whole 16-byte blocks of hexadecimal text ({len(ciphertext)} characters)")
-    plain = key.decrypt(bytes.fromhex(ciphertext.decode("ascii")))
+    plain = key.decrypt(blocks)
     end = plain.find(b"]")
     if end < 0:
         raise Undecryptable("the key does not open this message: no closing bracket after decryption")

@@ -31,9 +31,9 @@ class Repeats:
     def find(self, identity: bytes, now_us: int) -> int | None:
         """Return the position of the message with this identity, or None when there is none in the window."""
         for entries in self._slices:
-            position = entries.get(identity)
-            if position is not None:
+            if identity in entries:
                 self._age(now_us)
+                position = entries[identity]
                 return position if position >= self._oldest else None
         return None
 

@@ -75,7 +75,12 @@ class Connection(asyncio.Protocol):
         self._answers: deque[InHand] = deque()
         self._stranger = True  # no frame came yet
         self._opened = self._heard = self._began = clock.monotonic()
-        self._paused = self._closing = self._reading_ended = False
+        self._full = False  # too many frames in hand
+        self._unread = False  # the panel does not read our replies
+        self._closing = self._reading_ended = False
+        self._handle = listener.pipeline.handle
+        self._handle_damage = listener.pipeline.handle_damage
+        self._telemetry = listener.telemetry
         self._answered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -102,72 +107,82 @@ class Connection(asyncio.Protocol):
         if not listener.sources[self._source]:
             del listener.sources[self._source]
         self._closing = True
-        for damage in self._framer.end():
-            self._damaged(damage)
+        for found in self._framer.end():
+            if isinstance(found, Damage):
+                self._handle_damage(found, self._route)
 
     def data_received(self, data: bytes) -> None:
         """Take the next bytes; every frame they complete goes in hand at once."""
         arrived = self._heard = clock.monotonic()
-        for found in self._framer.feed(data):
+        framer, answers = self._framer, self._answers
+        for found in framer.feed(data):
             if isinstance(found, Damage):
-                self._damaged(found)
+                self._handle_damage(found, self._route)
             else:
                 self._stranger = False
                 self._began = arrived
-                answer = InHand(self._listener.pipeline.handle(found, self._route), arrived, self._finished)
-                self._answers.append(answer)
+                answer = InHand(self._handle(found, self._route), arrived, self._finished)
+                answers.append(answer)
                 answer.begin()
-        if not self._framer.begun:
+        if not framer.begun:
             self._began = arrived
-        if len(self._answers) > _IN_HAND_LIMIT and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
+        if len(answers) > _IN_HAND_LIMIT and not self._full:
+            self._full = True
+            self._read_or_pause()
 
     def eof_received(self) -> bool:
         """Keep our half open while answers are owed."""
         self._reading_ended = True
         return bool(self._answers)
 
-    def _damaged(self, found: object) -> None:
-        assert isinstance(found, Damage)
-        self._listener.pipeline.handle_damage(found, self._route)
-
     def _finished(self, answer: InHand) -> None:
         """Write every reply that is ready and has none before it that is not."""
         if answer.error is not None:
-            self._listener.telemetry.crashed("handling a frame", answer.error)
-        answers, replies = self._answers, []
+            self._telemetry.crashed("handling a frame", answer.error)
+        answers = self._answers
         if not answers or answers[0] is not answer:
             return
-        now, observe = clock.monotonic(), self._listener.telemetry.ack_seconds.observe
+        replies = b""
+        now, observe = clock.monotonic(), self._telemetry.ack_seconds.observe
         while answers and answers[0].done:
             ready = answers.popleft()
             if ready.reply is not None:
-                replies.append(ready.reply)
+                replies += ready.reply
                 observe(now - ready.arrived)
         if self._closing:
             return
         if replies:
             self._answered = True
-            self._transport.write(replies[0] if len(replies) == 1 else b"".join(replies))
-        if self._paused and len(answers) < _IN_HAND_LIMIT // 2:
-            self._paused = False
-            self._transport.resume_reading()
-        if not answers and (self._reading_ended or self._listener.stopping or self._to_close_after_ack()):
-            self._close()
+            self._transport.write(replies)
+        if not answers:
+            self._close_if_done()
+        if self._full and len(answers) < _IN_HAND_LIMIT // 2:
+            self._full = False
+            self._read_or_pause()
 
-    def _to_close_after_ack(self) -> bool:
-        return self._answered and self._listener.settings.close_after_ack and not self._framer.begun
+    def _close_if_done(self) -> None:
+        """Close when nothing is owed and there is a reason to."""
+        to_close = self._answered and self._listener.settings.close_after_ack and not self._framer.begun
+        if to_close or self._reading_ended or self._listener.stopping:
+            self._close()
 
     def pause_writing(self) -> None:
         """The panel does not read our replies: read no more of it until it does."""
-        self._paused = True
-        self._transport.pause_reading()
+        self._unread = True
+        self._read_or_pause()
 
     def resume_writing(self) -> None:
         """The panel reads again."""
-        self._paused = False
-        self._transport.resume_reading()
+        self._unread = False
+        self._read_or_pause()
+
+    def _read_or_pause(self) -> None:
+        if self._closing:
+            return
+        if self._full or self._unread:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def check(self, now: float) -> None:
         """Close when a time limit has passed."""
@@ -194,6 +209,6 @@ class Connection(asyncio.Protocol):
     def abort(self, reason: str) -> None:
         """Close now, and count why."""
         if not self._closing:
-            self._listener.telemetry.connection_refused(reason, listener=self._route.listener, peer=self._route.peer)
+            self._telemetry.connection_refused(reason, listener=self._route.listener, peer=self._route.peer)
             self._closing = True
             self._transport.abort()
