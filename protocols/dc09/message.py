@@ -161,7 +161,8 @@ def _read_tail(body: bytes, at: int) -> tuple[tuple[tuple[str, bytes], ...], byt
         close = body.find(b"]", at)
         if close < 0:
             return tuple(blocks), None
-        blocks.append((body[at + 1 : at + 2].decode("latin-1"), body[at + 2 : close]))
+        block = body[at + 1 : close]
+        blocks.append((block[:1].decode("latin-1"), block[1:]))
         at = close + 1
     rest = body[at:]
     fits = not rest or (rest[:1] == b"_" and len(rest) == timestamp.SIZE_BYTES)

@@ -1,0 +1,91 @@
+"""AES-CBC, padding and keys that do not show themselves."""
+
+import pickle
+import traceback
+
+import pytest
+from Crypto.Cipher import AES
+
+from protocols.dc09 import Key, cipher
+from protocols.errors import KeyFormatError, Undecryptable
+
+SECRET = "00112233445566778899AABBCCDDEEFF"
+
+
+@pytest.mark.parametrize("size", [16, 24, 32])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 9])
+def test_it_is_aes_cbc_with_a_zero_iv_message_after_message(size: int, blocks: int) -> None:
+    secret, key = bytes(range(size)), Key(bytes(range(size)))
+    for number in range(3):
+        plain = bytes((number + n) % 256 for n in range(16 * blocks))
+        sealed = AES.new(secret, AES.MODE_CBC, iv=bytes(16)).encrypt(plain)
+        assert key.encrypt(plain) == sealed
+        assert key.decrypt(sealed) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"), [(SECRET, 128), (SECRET.lower() * 2, 256), ("0" * 48, 192), ("sixteen letters!", 128), ("x" * 32, 256)]
+)
+def test_a_key_is_read_as_people_write_it(text: str, bits: int) -> None:
+    assert Key.parse(text).bits == bits
+
+
+def test_thirty_two_hex_digits_are_sixteen_bytes() -> None:
+    assert Key.parse(SECRET) == Key(bytes.fromhex(SECRET))
+    assert hash(Key.parse(SECRET)) == hash(Key(bytes.fromhex(SECRET)))
+    assert Key.parse(SECRET) != Key(bytes(16))
+
+
+@pytest.mark.parametrize("text", ["", "short", "x" * 31, "é" * 16, SECRET + "0"])
+def test_another_text_is_no_key_and_is_not_repeated(text: str) -> None:
+    with pytest.raises(KeyFormatError) as caught:
+        Key.parse(text)
+    assert not text or text not in str(caught.value)
+
+
+def test_a_wrong_number_of_bytes_is_no_key() -> None:
+    with pytest.raises(KeyFormatError):
+        Key(bytes(15))
+
+
+def test_a_key_never_shows_itself() -> None:
+    key = Key.parse(SECRET)
+    shown = [repr(key), str(key), f"{key}", repr({"k": key})]
+    try:
+        raise ValueError(key)
+    except ValueError:
+        shown.append(traceback.format_exc())
+    assert not any(SECRET in text or repr(bytes.fromhex(SECRET)) in text for text in shown)
+    with pytest.raises(TypeError):
+        pickle.dumps(key)
+
+
+def test_a_pad_is_fresh_is_never_empty_and_holds_nothing_forbidden() -> None:
+    key = Key(bytes(16))
+    seen = set()
+    for _ in range(300):
+        sealed = cipher.seal(b"x" * 15, key)  # with the bar a whole block: sixteen bytes of pad
+        assert len(sealed) == 64
+        pad = key.decrypt(bytes.fromhex(sealed.decode()))[:16]
+        assert not set(pad) & set(b"|[]")
+        seen.add(pad)
+    assert len(seen) == 300
+
+
+def test_forbidden_bytes_of_the_source_are_replaced() -> None:
+    key = Key(bytes(16))
+    plain = key.decrypt(bytes.fromhex(cipher.seal(b"]", key, b"|[]" * 6).decode()))
+    assert plain.endswith(b"|]")
+    assert plain.count(b"|") == 1
+
+
+@pytest.mark.parametrize("text", [b"", b"00", b"G" * 32, b"0" * 31, b"0" * 33, b"0 " * 16, b"0" * 48])
+def test_ciphertext_is_whole_blocks_of_hexadecimal_text(text: bytes) -> None:
+    with pytest.raises(Undecryptable):
+        cipher.unseal(text, Key(bytes(16)))
+
+
+def test_the_pad_of_a_null_without_a_bar_ends_at_the_bracket() -> None:
+    key = Key(bytes(16))
+    sealed = key.encrypt(b"p" * 11 + b"]_10:01:02,11-23-2026").hex().encode()
+    assert cipher.unseal(sealed, key) == b"]_10:01:02,11-23-2026"
