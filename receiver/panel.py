@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from protocols import dc09
 from protocols.errors import ProtocolError
@@ -66,7 +67,8 @@ async def report(orders: Orders, tell: Callable[[Answer], None]) -> None:
 class _Link(asyncio.Protocol, asyncio.DatagramProtocol):
     """Either kind of socket, its replies in a queue; None stands for the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, udp: bool) -> None:
+        self._udp = udp
         self.replies: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._framer = dc09.Framer()
         self.transport: asyncio.BaseTransport | None = None
@@ -88,10 +90,10 @@ class _Link(asyncio.Protocol, asyncio.DatagramProtocol):
         self.replies.put_nowait(None)
 
     def send(self, frame: bytes) -> None:
-        if isinstance(self.transport, asyncio.DatagramTransport):
-            self.transport.sendto(frame)
-        elif isinstance(self.transport, asyncio.WriteTransport):
-            self.transport.write(frame)
+        if self._udp:
+            cast("asyncio.DatagramTransport", self.transport).sendto(frame)
+        else:
+            cast("asyncio.WriteTransport", self.transport).write(frame)
 
     def take_over(self, fresh: "_Link") -> None:
         """Go on over a fresh socket after this one broke."""
@@ -108,9 +110,9 @@ class _Link(asyncio.Protocol, asyncio.DatagramProtocol):
 async def _connect(orders: Orders) -> _Link:
     loop = asyncio.get_running_loop()
     if orders.udp:
-        _, link = await loop.create_datagram_endpoint(_Link, remote_addr=(orders.host, orders.port))
+        _, link = await loop.create_datagram_endpoint(lambda: _Link(udp=True), remote_addr=(orders.host, orders.port))
     else:
-        _, link = await loop.create_connection(_Link, orders.host, orders.port)
+        _, link = await loop.create_connection(lambda: _Link(udp=False), orders.host, orders.port)
     return link
 
 

@@ -72,6 +72,15 @@ class Service:
         self._losses: deque[int] = deque()
         self._storm_told_us = 0
 
+    @property
+    def ready(self) -> bool:
+        """Whether the sockets are bound and panels may come."""
+        return self._ready
+
+    def scrape(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return self._telemetry.scrape()
+
     def stop(self) -> None:
         """Ask the service to stop."""
         self._stop.set()
@@ -264,54 +273,41 @@ class Service:
         return wrong
 
     def _add_gauges(self) -> None:
-        gauge, paths = self._telemetry.gauge, self._pipeline.paths
+        """Tell telemetry what to read at a scrape."""
 
         def by_lane(read: LaneReading) -> Labelled:
             return [((name, lane.word), read(f, lane)) for name, f in self._by_name() for lane in Lane]
 
+        def one(value: float) -> Labelled:
+            return [((), value)]
+
+        lanes, gauge = ("output", "lane"), self._telemetry.gauge
         gauge(
-            "receiver_journal_backlog",
-            "Events the slowest output has before it",
-            (),
-            lambda: [((), self._journal.backlog())],
+            "receiver_journal_backlog", "Events the slowest output has before it", (), lambda: one(self._journal.backlog())
         )
         gauge(
             "receiver_output_backlog",
             "Events not handed over",
-            ("output", "lane"),
+            lanes,
             lambda: by_lane(lambda f, lane: f.cursors[lane].waiting),
         )
-        gauge(
-            "receiver_output_oldest_seconds", "Age of the oldest event not handed over", ("output", "lane"),
-            lambda: by_lane(lambda f, lane: f.oldest_seconds(lane)),
-        )  # fmt: skip
-        gauge(
-            "receiver_connections", "Open connections", ("transport",),
-            lambda: [(("tcp",), sum(len(listener.connections) for listener in self._tcp))],
-        )  # fmt: skip
-        gauge(
-            "receiver_paths",
-            "Supervised paths that were heard, by state",
-            ("state",),
-            lambda: [((state,), n) for state, n in paths.count().items()],
-        )
-        gauge("receiver_accounts", "Registered accounts", (), lambda: [((), len(self._accounts))])
+        gauge("receiver_output_oldest_seconds", "Age of the oldest event not handed over", lanes,
+              lambda: by_lane(lambda f, lane: f.oldest_seconds(lane)))  # fmt: skip
+        gauge("receiver_connections", "Open connections", ("transport",),
+              lambda: [(("tcp",), sum(len(listener.connections) for listener in self._tcp))])  # fmt: skip
+        gauge("receiver_paths", "Supervised paths that were heard, by state", ("state",),
+              lambda: [((state,), n) for state, n in self._pipeline.paths.count().items()])  # fmt: skip
+        gauge("receiver_accounts", "Registered accounts", (), lambda: one(len(self._accounts)))
         gauge(
             "receiver_remembered_messages",
-            "Messages remembered to recognise repeats",
+            "Messages remembered for repeats",
             (),
-            lambda: [((), self._journal.remembered)],
+            lambda: one(self._journal.remembered),
         )
-        gauge(
-            "receiver_udp_dropped_total", "Datagrams dropped by the kernel or above max_frames_in_hand", (),
-            lambda: [((), self._telemetry.udp_overflow + sum(listener.kernel_drops() for listener in self._udp))],
-        )  # fmt: skip
-        gauge(
-            "receiver_resident_bytes",
-            "Largest resident memory so far",
-            (),
-            lambda: [((), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)],
-        )
+        gauge("receiver_udp_dropped_total", "Datagrams dropped by the kernel or above max_frames_in_hand", (),
+              lambda: one(self._telemetry.udp_overflow + sum(listener.kernel_drops() for listener in self._udp)))  # fmt: skip
+        gauge("receiver_resident_bytes", "Largest resident memory so far", (),
+              lambda: one(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))  # fmt: skip
 
     def _by_name(self) -> list[tuple[str, Forwarder]]:
         return [(s.name, f) for s, f in zip(self._settings.outputs, self._forwarders, strict=True)]

@@ -23,7 +23,7 @@ class Monitor:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
 
     async def open(self) -> int:
         """Begin to answer; return the port.
@@ -32,7 +32,7 @@ class Monitor:
             ConfigError: the address is not ours or in use.
         """
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._settings.host, self._settings.port, shutdown_timeout=1.0)
+        site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
         try:
             await site.start()
         except OSError as error:

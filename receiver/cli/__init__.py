@@ -1,0 +1,219 @@
+"""The command line: a few lines around a call; the names are the contract's."""
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from protocols import dc09
+from protocols.errors import KeyFormatError
+from receiver import __version__, clock, panel
+from receiver.cli.accounts import accounts_group
+from receiver.cli.journal import journal
+from receiver.cli.options import CONFIG, fail, load
+from receiver.errors import ConfigError
+from receiver.explain import explain
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="dc09-receiver")
+def main() -> None:
+    """Receive alarm signals over ANSI/SIA DC-09, put them on disk, acknowledge them, hand them on."""
+
+
+@main.command()
+@CONFIG
+def serve(config_file: Path | None) -> None:
+    """Run the receiver until SIGTERM or SIGINT; SIGHUP reads accounts and settings again."""
+    from receiver.service import Service  # the only command that needs the network parts
+    from receiver.telemetry import start_logging
+
+    settings = load(config_file)
+    start_logging(settings.log)
+
+    async def run() -> None:
+        await Service(settings, config_file).run()
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(run())
+    except ConfigError as error:
+        fail(*error.mistakes)
+    sys.stderr.flush()
+    os._exit(0)  # an output's thread may still wait for somebody to read standard output
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+@main.command("check-config")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_config(file: Path) -> None:
+    """Check a configuration and its account register; exit 2 and every mistake, or 0 and a summary."""
+    from receiver.service import load_accounts
+
+    settings = load(file)
+    try:
+        found = load_accounts(settings)
+    except ConfigError as error:
+        fail(*error.mistakes)
+    supervised = len(found.supervised())
+    keyed = sum(account.key is not None for account in found)
+    click.echo(f"{file}: valid")
+    click.echo(f"  receiver   number {settings.receiver.number}, data in {settings.receiver.data_dir}")
+    for listener in settings.listeners:
+        click.echo(
+            f"  listener   {listener.name}: {listener.transport} on {listener.host} port {listener.port}, "
+            f"line {listener.line}"
+        )
+    strangers = "accepted" if found.accept_unknown else "refused"
+    click.echo(f"  accounts   {len(found)}, {keyed} with a key, {supervised} supervised; unknown ones are {strangers}")
+    for output in settings.outputs:
+        click.echo(f"  output     {output.name}: {output.type}")
+    if not settings.outputs:
+        click.echo("  output     none: signals are stored and handed to nobody")
+    click.echo(f"  http       {settings.http.host} port {settings.http.port}")
+
+
+@main.command()
+@CONFIG
+def health(config_file: Path | None) -> None:
+    """Ask a running receiver on this machine how it is; exit 0 when alive and ready, else 1 and why."""
+    http = load(config_file).http
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(http.host, http.host)  # noqa: S104 - only compared
+    for page in ("healthz", "readyz"):
+        try:
+            with urllib.request.urlopen(f"http://{host}:{http.port}/{page}", timeout=3) as answer:
+                click.echo(f"{page}: {answer.read().decode().strip()}")
+        except urllib.error.HTTPError as error:
+            click.echo(f"{page}: {error.read().decode().strip()}")
+            sys.exit(1)
+        except OSError as error:
+            click.echo(f"{page}: no answer from {host} port {http.port}: {error}")
+            sys.exit(1)
+
+
+@main.command()
+@click.option("--key", help="The account's key, as in the account register.")
+@click.option("--now", help="Our time when the frame came, ISO 8601; the present without it.")
+@click.option(
+    "--batch", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="File of JSON lines {frame, key, now}."
+)
+@click.argument("frame", required=False)
+def decode(key: str | None, now: str | None, batch: Path | None, frame: str | None) -> None:
+    """Explain one FRAME, given as hex, or - for raw bytes on standard input. Exit 0 for ACK, 1 for any other verdict."""
+    if batch is not None:
+        with batch.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    click.echo(json.dumps(_explain_line(line, f"{batch} line {number}"), ensure_ascii=False))
+        return
+    if frame is None:
+        fail("decode needs a FRAME (hex, or - for standard input) or --batch FILE")
+    told = _explain(sys.stdin.buffer.read() if frame == "-" else frame, key, now, "decode")
+    click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+    sys.exit(0 if told["verdict"] == "ack" else 1)
+
+
+def _explain_line(line: str, where: str) -> dict[str, Any]:
+    try:
+        given = json.loads(line)
+        return _explain(str(given["frame"]), given.get("key"), given.get("now"), where)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        fail(f'{where}: expected {{"frame": "<hex>", "key": …, "now": …}}')
+
+
+def _explain(frame: str | bytes, key: str | None, now: str | None, where: str) -> dict[str, Any]:
+    try:
+        raw = bytes.fromhex(frame) if isinstance(frame, str) else frame
+    except ValueError:
+        fail(f"{where}: the frame is not hexadecimal; pipe raw bytes to `decode -`")
+    try:
+        moment = clock.now_us() if now is None else clock.from_text(now)
+    except ValueError:
+        fail(f"{where}: now is {now!r}; it must be ISO 8601, for example 2026-11-23T10:01:02Z")
+    try:
+        return explain(raw, None if not key else dc09.Key.parse(key), moment)
+    except KeyFormatError as error:
+        fail(f"{where}: {error}")
+
+
+@main.command()
+@click.argument("host")
+@click.argument("port", type=click.IntRange(1, 65535))
+@click.option("--account", default="1234", show_default=True)
+@click.option(
+    "--event", default=None, help='Payload, "1121 01 001" or "Nri1/HA001"; the default is a duress in the token\'s form.'
+)
+@click.option("--token", default=None, help="Default: SIA-DCS when the event begins with N or O, else ADM-CID.")
+@click.option("--key", default=None, help="Encrypt with this key: 32, 48 or 64 hex digits, or 16, 24 or 32 characters.")
+@click.option("--udp", is_flag=True, help="UDP in place of TCP.")
+@click.option("--count", default=1, show_default=True, type=click.IntRange(1), help="How many messages.")
+@click.option("--rate", default=0.0, type=click.FloatRange(0), help="Messages a second; 0 is as fast as they are answered.")
+@click.option("--connections", default=1, show_default=True, type=click.IntRange(1, 10000))
+@click.option("--line", default="0", show_default=True, help="L field; empty sends L alone, none leaves it out.")
+@click.option("--receiver-number", default=None, help="R field; left out without it.")
+@click.option("--null", is_flag=True, help="Send link tests (NULL) in place of events.")
+@click.option(
+    "--retry", default=0, show_default=True, type=click.IntRange(0), help="Tries after one without an answer (5 s each)."
+)
+@click.option("--sequence", default=1, show_default=True, type=click.IntRange(1, 9999), help="First sequence number.")
+def simulate(
+    host: str, port: int, account: str, event: str | None, token: str | None, key: str | None, line: str, null: bool,
+    sequence: int, **more: Any,
+) -> None:  # fmt: skip
+    """Be a panel: send messages to HOST PORT, print what was answered and how fast. Exit 1 if any was not ACKed."""
+    token = dc09.LINK_TEST if null else token or ("SIA-DCS" if (event or "")[:1] in ("N", "O") and event else "ADM-CID")
+    if event is None:
+        event = "Nri1/HA001" if token == "SIA-DCS" else "1121 01 001"
+    try:
+        secret = dc09.Key.parse(key) if key else None
+    except KeyFormatError as error:
+        fail(f"--key: {error}")
+    data = "" if null else f"#{account}|{event}"
+    line_sent = None if line == "none" else line
+    orders = panel.Orders(host, port, account, token, data, secret, line=line_sent, first_sequence=sequence, **more)
+    answers: list[panel.Answer] = []
+    try:
+        asyncio.run(_simulate(orders, answers))
+    except* OSError as group:
+        fail(f"cannot reach {host} port {port}: {group.exceptions[0]}")
+    _summarise(answers)
+    sys.exit(0 if all(answer.verdict == "ACK" for answer in answers) else 1)
+
+
+async def _simulate(orders: panel.Orders, answers: list[panel.Answer]) -> None:
+    def tell(answer: panel.Answer) -> None:
+        answers.append(answer)
+        if orders.count <= 20 or answer.verdict != "ACK":
+            tries = f" after {answer.tries} tries" if answer.tries > 1 else ""
+            click.echo(f"{answer.sequence}  {answer.verdict:<8} {answer.seconds * 1000:8.2f} ms{tries}")
+
+    await panel.report(orders, tell)
+
+
+def _summarise(answers: list[panel.Answer]) -> None:
+    if len(answers) < 2:
+        return
+    times = sorted(answer.seconds * 1000 for answer in answers if answer.verdict == "ACK")
+    click.echo(f"{len(answers)} messages, {len(times)} acknowledged", nl=not times)
+    if times:
+        worst = times[min(len(times) - 1, len(times) * 99 // 100)]
+        click.echo(f": median {statistics.median(times):.2f} ms, p99 {worst:.2f} ms, longest {times[-1]:.2f} ms")
+
+
+main.add_command(journal)
+main.add_command(accounts_group)

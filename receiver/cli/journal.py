@@ -1,0 +1,89 @@
+"""``journal show · export · verify``: reading the journal, also of a stopped receiver."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from protocols.errors import ProtocolError
+from receiver import accounts, clock
+from receiver.cli.options import CONFIG, accounts_of, reader
+from receiver.events import render
+from receiver.journal import Kind
+
+
+@click.group()
+def journal() -> None:
+    """Read the journal, also of a stopped receiver."""
+
+
+@journal.command("show")
+@CONFIG
+@click.option("--last", default=20, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option("--refused", is_flag=True, help="The refusals log: refused frames with reason and raw bytes.")
+def journal_show(config_file: Path | None, last: int, refused: bool) -> None:
+    """Show the newest events, or refused frames, one a line, oldest first."""
+    settings, stored_events = reader(config_file)
+    if refused:
+        for refusal in stored_events.refusals(last):
+            click.echo(
+                f"{clock.to_text(refusal.received_us)}  {refusal.reason:<17} {refusal.account or '-':<8} "
+                f"{refusal.transport} {refusal.peer:<21} {refusal.text}\n    {_printable(refusal.raw)}"
+            )
+        return
+    register = accounts_of(settings)
+    for stored in stored_events.last(last):
+        click.echo(_one_line(stored.position, dict(render(stored, register).cloud_event), stored.row.kind))
+    for (output, lane), position in sorted(stored_events.cursors().items()):
+        click.echo(f"output {output}, {lane.word} lane: handed over up to position {position}")
+
+
+def _printable(raw: bytes) -> str:
+    """Show wire bytes as one harmless line."""
+    return ascii(raw.decode("latin-1"))[1:-1]
+
+
+def _one_line(position: int, event: dict[str, Any], kind: int) -> str:
+    data = event["data"]
+    if kind == Kind.SIGNAL:
+        meaning = data["event"] or _printable((data["text"] or "").encode())
+        what = f"{data['event_code'] or '---':<4} {data['qualifier'] or '-':<8} {meaning}"
+        number = f" partition {data['partition']}" if data["partition"] else ""
+        number += f" zone {data['zone']}" if data["zone"] else ""
+        number += f" user {data['user']}" if data["user"] else ""
+        mark = "DURESS" if data["duress"] else f"prio {data['priority']}"
+        flags = f" [{' '.join(data['flags'])}]" if data["flags"] else ""
+        return f"{position:>8}  {event['time']}  {mark:<6}  {data['account']:<8} {what}{number}{flags}"
+    told = data.get("text") or f"path {data.get('state')}"
+    return f"{position:>8}  {event['time']}  {Kind(kind).name.lower():<7} {data.get('account') or '-':<8} {told}"
+
+
+@journal.command("export")
+@CONFIG
+def journal_export(config_file: Path | None) -> None:
+    """Print every stored event as one line of CloudEvents JSON, in order."""
+    settings, stored_events = reader(config_file)
+    register = accounts_of(settings)
+    for stored in stored_events.all():
+        sys.stdout.buffer.write(render(stored, register).to_json() + b"\n")
+
+
+@journal.command("verify")
+@CONFIG
+def journal_verify(config_file: Path | None) -> None:
+    """Check the journal's file and every stored signal; exit 1 and what is wrong if any is damaged."""
+    settings, stored_events = reader(config_file)
+    register, count = accounts.Accounts({}), 0
+    wrong = stored_events.damage()
+    if not wrong:
+        for stored in stored_events.all():
+            count += 1
+            try:
+                render(stored, register)
+            except (ProtocolError, ValueError, IndexError) as error:
+                wrong.append(f"position {stored.position}: {error}")
+    for mistake in wrong:
+        click.echo(mistake)
+    click.echo(f"{settings.receiver.data_dir}: " + (f"{len(wrong)} damaged" if wrong else f"{count} events, none damaged"))
+    sys.exit(1 if wrong else 0)

@@ -1,0 +1,47 @@
+"""What all commands share: the configuration option, clear failures, and the parts a command reads."""
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from receiver import accounts, config
+from receiver.errors import ConfigError
+from receiver.journal import Reader
+
+CONFIG = click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; without it the defaults.")
+
+
+def fail(*mistakes: str) -> NoReturn:
+    """Tell every mistake and exit 2."""
+    for mistake in mistakes:
+        click.echo(f"dc09-receiver: {mistake}", err=True)
+    sys.exit(2)
+
+
+def load(config_file: Path | None) -> config.Settings:
+    """Read the settings, or exit 2 with every mistake."""
+    try:
+        return config.load(config_file)
+    except ConfigError as error:
+        fail(*error.mistakes)
+
+
+def reader(config_file: Path | None) -> tuple[config.Settings, Reader]:
+    """Open the journal that the settings name, or exit 2."""
+    settings = load(config_file)
+    try:
+        return settings, Reader(settings.receiver.data_dir)
+    except ConfigError as error:
+        fail(*error.mistakes)
+
+
+def accounts_of(settings: config.Settings) -> accounts.Accounts:
+    """Read the account register that the settings name, or exit 2."""
+    from receiver.service import load_accounts
+
+    try:
+        return load_accounts(settings)
+    except ConfigError as error:
+        fail(*error.mistakes)

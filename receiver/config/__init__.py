@@ -1,0 +1,45 @@
+"""Settings: one TOML file, read once into frozen dataclasses with every default visible.
+
+Unknown keys are errors, every mistake is collected before anything is reported, relative paths are relative to the file.
+Each setting can also be given as an environment variable: ``[http] port`` is ``DC09_HTTP_PORT``, the port of the first
+listener is ``DC09_LISTENERS_0_PORT``. A secret may be written as ``${NAME}``, or as ``…_file = "path"``.
+"""
+
+from receiver.config.reader import load, resolve_secret
+from receiver.config.settings import (
+    OUTPUT_TYPES,
+    RULES,
+    SECTIONS,
+    AccountsSettings,
+    ClockSettings,
+    HttpSettings,
+    JournalSettings,
+    JsonlSettings,
+    ListenerSettings,
+    LogSettings,
+    OutputSettings,
+    ReceiverSettings,
+    Secret,
+    Settings,
+    WebhookSettings,
+)
+
+__all__ = [
+    "OUTPUT_TYPES",
+    "RULES",
+    "SECTIONS",
+    "AccountsSettings",
+    "ClockSettings",
+    "HttpSettings",
+    "JournalSettings",
+    "JsonlSettings",
+    "ListenerSettings",
+    "LogSettings",
+    "OutputSettings",
+    "ReceiverSettings",
+    "Secret",
+    "Settings",
+    "WebhookSettings",
+    "load",
+    "resolve_secret",
+]

@@ -1,0 +1,178 @@
+"""Every setting with its default, what it is for and the rule its value must meet."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that does not print itself; empty is none."""
+
+    text: str = field(default="", repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+
+def setting(default: Any, help_text: str, check: str = "", choices: tuple[str, ...] = ()) -> Any:
+    """Declare one setting: its default, what it is for, and a rule its value must meet (``check`` is a named rule)."""
+    return field(default=default, metadata={"help": help_text, "check": check, "choices": choices})
+
+
+RULES: dict[str, tuple[re.Pattern[str] | tuple[float, float], str]] = {
+    "hex6": (re.compile(r"[0-9A-Fa-f]{1,6}"), "1 to 6 hex digits"),
+    "name": (re.compile(r"[a-z0-9][a-z0-9_-]{0,31}"), "1 to 32 of a-z, 0-9, - and _, the first a letter or digit"),
+    "port": ((0, 65535), "a port, 0 to 65535 (0 takes a free one)"),
+    "positive": ((1, 2**31), "1 or more"),
+    "seconds": ((0.1, 10**8), "a number of seconds, 0.1 or more"),
+    "days": ((0.01, 36500), "a number of days, 0.01 or more"),
+    "count": ((0, 2**40), "0 or more"),
+    "priority": ((1, 9), "a priority, 1 (act now) to 9 (log only)"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverSettings:
+    """``[receiver]``: who we are and where we keep things."""
+
+    number: str = setting("1", "our receiver number; stands in every event's source", "hex6")
+    data_dir: Path = setting(Path("data"), "folder of the journal and of all state; made with mode 0700 if absent")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """``[[listeners]]``: one port that panels report to."""
+
+    name: str = setting("main", "name in logs and events; must differ between listeners", "name")
+    transport: str = setting("both", "what to listen on", choices=("tcp", "udp", "both"))
+    host: str = setting("0.0.0.0", "address to bind; `::` takes IPv6 and IPv4")  # noqa: S104 - panels come from outside
+    port: int = setting(12128, "port for TCP and UDP; DC-09 has no fixed one, panels ask for it", "port")
+    line: str = setting("1", "our line number; stands in every event's source", "hex6")
+    max_connections: int = setting(20000, "TCP connections at a time; further ones are closed at once", "positive")
+    max_connections_per_source: int = setting(
+        2000, "TCP connections from one address; many panels may stand behind one", "positive"
+    )
+    first_frame_timeout_seconds: float = setting(30.0, "a stranger who sends no frame for so long is closed", "seconds")
+    frame_timeout_seconds: float = setting(10.0, "a frame begun must end within this, or the connection closes", "seconds")
+    idle_timeout_seconds: float = setting(
+        3600.0, "silence after the first frame; longer than any supervision interval", "seconds"
+    )
+    close_after_ack: bool = setting(False, "close once every frame is answered; panels disagree on who closes")
+    max_frames_in_hand: int = setting(
+        2000, "UDP frames being stored at a time; more are dropped and counted, the panel repeats them", "positive"
+    )
+    receive_buffer_bytes: int = setting(
+        8388608, "UDP socket buffer asked of the kernel (SO_RCVBUF); what it grants is logged at start", "positive"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AccountsSettings:
+    """``[accounts]``: who may report."""
+
+    file: Path | None = setting(None, "CSV register of accounts; read again on SIGHUP")
+    unknown: str = setting(
+        "",
+        "an account not in the register: `refuse` is silence and a trouble event, `accept` stores, acknowledges and "
+        "flags; empty means accept while the register is empty, else refuse",
+        choices=("", "refuse", "accept"),
+    )
+    default_key: Secret = setting(Secret(), "key for encrypted messages of accounts without one of their own")
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSettings:
+    """``[clock]``: the window for time stamps of encrypted messages."""
+
+    behind_seconds: int = setting(40, "an encrypted message may be this old", "count")
+    ahead_seconds: int = setting(20, "or this far ahead of our clock; outside, NAK with our time", "count")
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSettings:
+    """``[journal]``: where signals are kept."""
+
+    repeat_window_seconds: int = setting(600, "how long a repeat is recognised, also after a restart", "count")
+    repeat_max: int = setting(
+        2000000, "messages remembered for that, about 200 bytes of memory each; above, the oldest are forgotten", "positive"
+    )
+    max_backlog: int = setting(
+        1000000, "undelivered signals of the slowest output; above, ACKs are withheld so that panels keep theirs", "positive"
+    )
+    max_waiting: int = setting(20000, "signals waiting for the disk; above, ACKs are withheld", "positive")
+    retention_days: float = setting(90.0, "delivered events older than this are deleted", "days")
+    refusals_kept: int = setting(10000, "refused frames kept for `journal show --refused`; older ones are deleted", "count")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """``[http]``: metrics and health, nothing else."""
+
+    host: str = setting("127.0.0.1", "address to bind")
+    port: int = setting(8080, "port of /metrics, /healthz and /readyz", "port")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """``[log]``: what is written to standard error."""
+
+    format: str = setting("text", "`text` for people, `json` for collectors", choices=("text", "json"))
+    level: str = setting(
+        "info",
+        "`debug` logs every signal, `info` the urgent ones and every refusal",
+        choices=("debug", "info", "warning", "error"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSettings:
+    """``[[outputs]]``: one bus behind us; these settings are common to all types."""
+
+    name: str = setting("events", "name in logs and metrics; the output's place in the journal hangs on it", "name")
+    type: str = setting("jsonl", "what it is", choices=("jsonl", "webhook"))
+    min_priority: int = setting(9, "least urgent signal handed over: 1 only the most urgent, 9 all", "priority")
+    accounts: tuple[str, ...] = setting((), "only these accounts; empty means all")
+    lanes: tuple[str, ...] = setting(("urgent", "normal"), "only these lanes", choices=("urgent", "normal"))
+    troubles: bool = setting(True, "whether path and trouble events go there too")
+
+
+@dataclass(frozen=True, slots=True)
+class JsonlSettings(OutputSettings):
+    """An output of type ``jsonl``: one CloudEvents JSON object a line."""
+
+    path: str = setting("-", "file to append to, reopened on SIGHUP; `-` is standard output")
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings(OutputSettings):
+    """An output of type ``webhook``: HTTP POST of CloudEvents."""
+
+    url: str = setting("", "where to post; http or https")
+    secret: Secret = setting(Secret(), "key of the HMAC-SHA256 in the header X-DC09-Signature; empty sends none")
+    batch: int = setting(1, "events a request; above 1 the body is a CloudEvents JSON batch", "positive")
+    timeout_seconds: float = setting(10.0, "a request without an answer for so long has failed", "seconds")
+
+
+OUTPUT_TYPES: dict[str, type[OutputSettings]] = {"jsonl": JsonlSettings, "webhook": WebhookSettings}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the receiver is told."""
+
+    receiver: ReceiverSettings = ReceiverSettings()
+    listeners: tuple[ListenerSettings, ...] = (ListenerSettings(),)
+    accounts: AccountsSettings = AccountsSettings()
+    clock: ClockSettings = ClockSettings()
+    journal: JournalSettings = JournalSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    outputs: tuple[OutputSettings, ...] = (JsonlSettings(),)
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "receiver": ReceiverSettings, "accounts": AccountsSettings, "clock": ClockSettings, "journal": JournalSettings,
+    "http": HttpSettings, "log": LogSettings,
+}  # fmt: skip

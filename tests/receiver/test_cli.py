@@ -1,0 +1,184 @@
+"""Commands as people type them: exit codes, sentences, no tracebacks."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from protocols import dc09
+from receiver import clock
+from receiver.cli import main
+from receiver.config import JournalSettings
+from receiver.journal import Journal, Kind, Origin, Refusal, Row
+from receiver.pipeline import repeat_identity
+
+SECRET = "00112233445566778899AABBCCDDEEFF"
+DURESS = dc09.encode("ADM-CID", "0042", dc09.Address(None, "0", "1234"), b"#1234|1121 01 005", (("S", b"First Street"),))
+
+
+def run(*args: str, feed: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(main, list(args), input=feed)
+
+
+def test_decode_explains_a_frame() -> None:
+    done = run("decode", DURESS.hex())
+    told = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert (told["verdict"], told["reason"], told["events"][0]["event"]) == ("ack", None, "Duress (user code)")
+    assert told["frame"]["crc_sent"] == told["frame"]["crc_computed"]
+    assert told["message"]["extended"] == [["S", "First Street"]]
+    assert bytes.fromhex(told["reply"])[9:] == b'"ACK"0042L0#1234[]\r'
+    assert json.loads(run("decode", "-", feed=DURESS).stdout) == told
+
+
+def test_decode_says_why_not() -> None:
+    done = run("decode", DURESS.replace(b"121", b"131").hex())
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["verdict"], told["reason"], told["reply"]) == (1, "silence", "bad-crc", None)
+    assert told["explanation"]
+    refused = json.loads(run("decode", "--key", SECRET, DURESS.hex()).stdout)
+    assert refused["reason"] == "plaintext-refused"
+
+
+def test_decode_takes_a_batch(tmp_path: Path) -> None:
+    key = dc09.Key.parse(SECRET)
+    sealed = dc09.encode("NULL", "0000", dc09.Address(None, "0", "1234"), panel_time=1_790_000_000, key=key)
+    lines = [{"frame": DURESS.hex()}, {"frame": sealed.hex(), "key": SECRET, "now": "2026-09-21T14:13:25Z"}, {"frame": ""}]
+    file = tmp_path / "batch"
+    file.write_text("\n\n".join(map(json.dumps, lines)), "utf-8")
+    done = run("decode", "--batch", str(file))
+    assert done.exit_code == 0
+    assert [json.loads(line)["verdict"] for line in done.stdout.splitlines()] == ["ack", "ack", "silence"]
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("decode",), "needs a FRAME"),
+        (("decode", "xyz"), "not hexadecimal"),
+        (("decode", "--key", "short", "00"), "a key is 32, 48 or 64 hex digits"),
+        (("decode", "--now", "soon", "00"), "must be ISO 8601"),
+        (("simulate", "127.0.0.1", "1", "--key", "short"), "--key: a key is"),
+        (("check-config", "/nowhere.toml"), "there is no file"),
+        (("serve", "--config", "/nowhere.toml"), "there is no file"),
+        (("journal", "show", "--config", "/nowhere.toml"), "there is no file"),
+        (("accounts", "list", "--last"), "No such option"),
+        (("nonsense",), "No such command"),
+    ],
+)
+def test_bad_usage_is_one_clear_sentence_and_exit_2(args: tuple[str, ...], sentence: str) -> None:
+    done = run(*args)
+    assert done.exit_code == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.output
+    assert "short" not in done.output.replace("shorter", "")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "receiver.toml"
+    file.write_text('[accounts]\nfile = "accounts.csv"\n', "utf-8")
+    (tmp_path / "accounts.csv").write_text(f"account,name,key,supervision_seconds\n1234,First Street,{SECRET},90\n", "utf-8")
+    return file
+
+
+def test_check_config_sums_up_or_tells_every_mistake(config: Path) -> None:
+    done = run("check-config", str(config))
+    assert done.exit_code == 0
+    assert "1, 1 with a key, 1 supervised; unknown ones are refused" in done.stdout
+    config.write_text("[http]\nport = 'x'\nwrong = 1\n", "utf-8")
+    done = run("check-config", str(config))
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 2)
+
+
+def test_accounts_are_listed_added_changed_removed_and_imported(config: Path, tmp_path: Path) -> None:
+    def accounts(*args: str, feed: str | None = None) -> Result:
+        return run("accounts", args[0], "--config", str(config), *args[1:], feed=feed)
+
+    assert accounts("add", "5678", "--name", "New", "--key-stdin", feed=SECRET + "\n").exit_code == 0
+    assert accounts("add", "1234", "--site", "Main street").exit_code == 0
+    listed = accounts("list").stdout
+    assert [line.split()[0] for line in listed.splitlines()] == ["1234", "5678"]
+    assert "AES-128" in listed
+    assert SECRET not in listed
+    wrong = accounts("add", "9999", "--time-zone", "Mars")
+    assert (wrong.exit_code, "time_zone is 'Mars'" in wrong.stderr) == (2, True)
+    more = tmp_path / "more.csv"
+    more.write_text("account,name\n5678,Renamed\n7777,Seven\n", "utf-8")
+    assert accounts("import", str(more)).exit_code == 0
+    more.write_text("account\n8888\nno good\n", "utf-8")
+    assert accounts("import", str(more)).exit_code == 2
+    assert accounts("remove", "1234").exit_code == 0
+    assert accounts("remove", "1234").exit_code == 2
+    assert [line.split()[0] for line in accounts("list").stdout.splitlines()] == ["5678", "7777"]
+    assert "Renamed" in accounts("list").stdout
+
+
+def test_without_a_register_the_command_says_what_to_set(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text("", "utf-8")
+    done = run("accounts", "add", "1", "--config", str(file))
+    assert (done.exit_code, "set [accounts] file" in done.stderr) == (2, True)
+
+
+def _fill(folder: Path) -> None:
+    frame = dc09.split_datagram(DURESS)[0]
+    assert isinstance(frame, dc09.Frame)
+    identity = repeat_identity(dc09.unseal(dc09.open_envelope(frame), None))
+    now = clock.now_us()
+    trouble = b'{"reason": "unknown-account", "text": "account 9 is not registered", "account": "9"}'
+    path = b'{"account": "1234", "state": "lost"}'
+
+    async def story() -> None:
+        journal = Journal(folder, JournalSettings(), [Origin("1", "2", "main", "tcp")])
+        journal.refuse(Refusal(now, "bad-crc", "the CRC does not fit", "9", "main", "tcp", "127.0.0.1:9", b"\n\x1b[31m\xff"))
+        await journal.append([Row(0, 0, 1, 1, now, None, identity, 0, 1, "127.0.0.1:1", "unregistered", DURESS, None)])
+        await journal.append([Row(Kind.TROUBLE.value, 1, 5, 0, now, None, b"t" * 16, 0, 1, "", "", b"", trouble)])
+        await journal.append([Row(Kind.PATH.value, 1, 5, 0, now, None, b"p" * 16, 0, 1, "", "", b"", path)])
+        await journal.close()
+
+    asyncio.run(story())
+
+
+def test_the_journal_is_shown_exported_and_verified(config: Path, tmp_path: Path) -> None:
+    _fill(tmp_path / "data")
+    shown = run("journal", "show", "--config", str(config))
+    assert shown.exit_code == 0
+    first, second, third = shown.stdout.splitlines()
+    assert "DURESS" in first
+    assert "Duress (user code) partition 01 user 005 [unregistered]" in first
+    assert "account 9 is not registered" in second
+    assert "path lost" in third
+    refused = run("journal", "show", "--refused", "--config", str(config)).stdout
+    assert "bad-crc" in refused
+    assert "\\n\\x1b[31m\\xff" in refused
+    assert "\x1b" not in refused
+    exported: list[dict[str, Any]] = [
+        json.loads(line) for line in run("journal", "export", "--config", str(config)).stdout.splitlines()
+    ]
+    assert [event["type"].split(".")[1] for event in exported] == ["signal", "trouble", "path"]
+    assert exported[0]["data"]["account_name"] == "First Street"
+    assert exported[0]["source"] == "/receivers/1/lines/2"
+    verified = run("journal", "verify", "--config", str(config))
+    assert (verified.exit_code, "3 events, none damaged" in verified.stdout) == (0, True)
+
+
+def test_damage_in_the_journal_is_told_and_exits_1(config: Path, tmp_path: Path) -> None:
+    import sqlite3
+
+    _fill(tmp_path / "data")
+    with sqlite3.connect(tmp_path / "data" / "journal.sqlite") as db:
+        db.execute("UPDATE signals SET raw = x'00' WHERE position = 1")
+        db.execute("DELETE FROM signals WHERE position = 2")
+    db.close()
+    done = run("journal", "verify", "--config", str(config))
+    assert done.exit_code == 1
+    assert "1 positions are missing" in done.stdout
+
+
+def test_a_journal_that_is_not_there_is_a_clear_mistake(config: Path) -> None:
+    done = run("journal", "export", "--config", str(config))
+    assert (done.exit_code, "there is no journal" in done.stderr) == (2, True)

@@ -1,0 +1,301 @@
+"""The journal: durable before the receipt, in order, once."""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from receiver import clock
+from receiver.config import JournalSettings
+from receiver.errors import ConfigError, JournalUnavailable
+from receiver.journal import Journal, Lane, Origin, Reader, Refusal, Row
+from receiver.journal.repeats import Repeats
+
+T = TypeVar("T")
+ORIGIN = Origin("1", "1", "main", "tcp")
+START = 1_790_000_000_000_000
+SECOND = clock.SECOND_US
+
+
+def row(identity: bytes, number: int = 0, lane: Lane = Lane.NORMAL, when: int = START, kind: int = 0) -> Row:
+    return Row(kind, lane.value, 5, 0, when, None, identity, number, 1, "127.0.0.1:1", "", b"raw " + identity, None)
+
+
+def with_journal(
+    folder: Path, story: Callable[[Journal], Awaitable[T]], settings: JournalSettings | None = None, now_us: int = START
+) -> T:
+    """Open the journal, live the story, close it."""
+
+    async def run() -> T:
+        journal = Journal(folder, settings or JournalSettings(), [ORIGIN], lambda: now_us)
+        try:
+            return await story(journal)
+        finally:
+            await journal.close()
+
+    return asyncio.run(run())
+
+
+def positions(folder: Path) -> list[tuple[int, bytes]]:
+    reader = Reader(folder)
+    found = [(stored.position, stored.row.identity) for stored in reader.all()]
+    reader.close()
+    return found
+
+
+def test_a_receipt_is_given_when_the_row_is_on_disk(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        receipt = await journal.append([row(b"a")])
+        assert (receipt.position, receipt.repeat) == (1, False)
+        assert positions(tmp_path) == [(1, b"a")]
+
+    with_journal(tmp_path, story)
+
+
+def test_messages_that_arrive_together_share_a_commit(tmp_path: Path) -> None:
+    syncs: list[int] = []
+
+    async def story(journal: Journal) -> None:
+        journal.on_sync = lambda _seconds, rows: syncs.append(rows)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(journal.append([row(b"%d" % n)])) for n in range(250)]
+        assert [task.result().position for task in tasks] == list(range(1, 251))
+
+    with_journal(tmp_path, story)
+    assert syncs == [250]
+    assert [identity for _, identity in positions(tmp_path)] == [b"%d" % n for n in range(250)]
+
+
+def test_the_events_of_one_message_stand_together(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        assert (await journal.append([row(b"a"), row(b"a", 1, Lane.URGENT)])).position == 1
+        assert (await journal.append([row(b"b")])).position == 3
+        assert (await journal.append([row(b"a")])) == (1, True)
+
+    with_journal(tmp_path, story)
+    assert positions(tmp_path) == [(1, b"a"), (2, b"a"), (3, b"b")]
+
+
+def test_a_repeat_gets_the_first_receipt_in_flight_on_disk_and_after_a_restart(tmp_path: Path) -> None:
+    async def first(journal: Journal) -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(journal.append([row(b"a")])) for _ in range(3)]
+        assert [task.result() for task in tasks] == [(1, False), (1, True), (1, True)]
+        assert await journal.append([row(b"a")]) == (1, True)
+
+    async def second(journal: Journal) -> None:
+        assert await journal.append([row(b"a", when=START + 599 * SECOND)]) == (1, True)
+        assert await journal.append([row(b"a", when=START + 602 * SECOND)]) == (2, False)
+
+    with_journal(tmp_path, first)
+    with_journal(tmp_path, second, now_us=START + 5 * SECOND)
+    assert positions(tmp_path) == [(1, b"a"), (2, b"a")]
+
+
+def test_a_restart_outside_the_window_forgets(tmp_path: Path) -> None:
+    async def append(journal: Journal) -> bool:
+        return (await journal.append([row(b"a")])).repeat
+
+    assert with_journal(tmp_path, append) is False
+    assert with_journal(tmp_path, append, now_us=START + 601 * SECOND) is False
+
+
+def test_too_much_waiting_for_the_disk_is_refused(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        tasks = [asyncio.ensure_future(journal.append([row(b"%d" % n)])) for n in range(6)]
+        done, _ = await asyncio.wait(tasks)
+        assert sum(isinstance(task.exception(), JournalUnavailable) for task in done) == 1
+
+    with_journal(tmp_path, story, JournalSettings(max_waiting=5))
+    assert len(positions(tmp_path)) == 5
+
+
+def test_a_backlog_withholds_receipts_until_the_output_comes_back(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        cursor = journal.cursor("out", Lane.NORMAL)
+        for n in range(3):
+            await journal.append([row(b"%d" % n)])
+        with pytest.raises(JournalUnavailable, match="max_backlog is 3"):
+            await journal.append([row(b"x")])
+        cursor.advance(3, 3)
+        journal.save(cursor)
+        assert await _room(journal)
+        assert (await journal.append([row(b"x")])).position == 4
+
+    with_journal(tmp_path, story, JournalSettings(max_backlog=3))
+
+
+async def _room(journal: Journal) -> bool:
+    """Wait until the journal takes signals again."""
+    for _ in range(100_000):
+        with contextlib.suppress(JournalUnavailable):
+            journal.check_room()
+            return True
+        await asyncio.sleep(0)
+    return False
+
+
+async def _recovered(journal: Journal) -> bool:
+    """Wait until the journal was written again."""
+    for _ in range(100_000):
+        if journal.failure is None:
+            return True
+        await asyncio.sleep(0)
+    return False
+
+
+def test_a_failing_commit_gives_no_receipt_stores_nothing_and_recovers(tmp_path: Path) -> None:
+    blocker: list[sqlite3.Connection] = []
+
+    async def story(journal: Journal) -> None:
+        await journal.append([row(b"a")])
+        other = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+        other.execute("DROP TABLE signals")  # the next append fails in SQLite itself
+        blocker.append(other)
+        with pytest.raises(JournalUnavailable, match="no such table"):
+            await journal.append([row(b"b")])
+        assert journal.failure is not None
+        from receiver.journal.records import SCHEMA
+
+        other.executescript(SCHEMA)
+        other.close()
+        journal.flush()
+        assert await _recovered(journal)
+        receipt = await journal.append([row(b"b")])
+        assert receipt == (2, False)
+
+    with_journal(tmp_path, story)
+    assert positions(tmp_path) == [(2, b"b")]
+
+
+def test_cursors_and_their_backlog_survive_a_restart(tmp_path: Path) -> None:
+    async def first(journal: Journal) -> None:
+        cursor = journal.cursor("out", Lane.NORMAL)
+        for n in range(5):
+            await journal.append([row(b"%d" % n, lane=Lane.NORMAL if n else Lane.URGENT)])
+        assert cursor.waiting == 4
+        cursor.advance(3, 2)
+        journal.save(cursor)
+
+    async def second(journal: Journal) -> tuple[int, int]:
+        cursor = journal.cursor("out", Lane.NORMAL)
+        return cursor.position, cursor.waiting
+
+    with_journal(tmp_path, first)
+    assert with_journal(tmp_path, second) == (3, 2)
+
+
+def test_a_lane_is_read_in_order_after_a_position(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        for n in range(10):
+            await journal.append([row(b"%d" % n, lane=Lane.URGENT if n % 3 == 0 else Lane.NORMAL)])
+
+    with_journal(tmp_path, story)
+    reader = Reader(tmp_path)
+    assert [s.position for s in reader.after(Lane.URGENT, 1, 2)] == [4, 7]
+    assert [s.position for s in reader.after(Lane.NORMAL, 3, 100)] == [5, 6, 8, 9]
+    assert [s.position for s in reader.last(3)] == [8, 9, 10]
+    assert reader.last(1)[0].origin == ORIGIN
+    assert len({stored.event_id for stored in reader.all()}) == 10
+    assert reader.damage() == []
+    reader.close()
+
+
+def test_refusals_are_kept_and_bounded(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        for n in range(1200):
+            kept = journal.refuse(Refusal(START + n, "bad-crc", "text", None, "main", "tcp", "peer", b"%d" % n))
+            assert kept is (n < 1000)
+        journal.flush()
+        await journal.append([row(b"a")])
+        journal.tidy()
+        await journal.append([row(b"b")])
+
+    with_journal(tmp_path, story, JournalSettings(refusals_kept=10))
+    reader = Reader(tmp_path)
+    assert [refusal.raw for refusal in reader.refusals(100)] == [b"%d" % n for n in range(990, 1000)]
+    reader.close()
+
+
+def test_retention_deletes_what_is_old_and_delivered_and_never_the_newest(tmp_path: Path) -> None:
+    day = 86400 * SECOND
+
+    async def story(journal: Journal) -> None:
+        cursor = journal.cursor("out", Lane.NORMAL)
+        for n in range(6):
+            await journal.append([row(b"%d" % n, when=START - (100 if n < 4 else 1) * day)])
+        cursor.advance(3, 3)
+        journal.save(cursor)
+        journal.tidy()
+        await journal.append([row(b"last")])
+
+    with_journal(tmp_path, story)
+    assert [position for position, _ in positions(tmp_path)] == [4, 5, 6, 7]
+
+
+def test_one_folder_serves_one_receiver_and_is_private(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+
+    async def story(_: Journal) -> None:
+        with pytest.raises(ConfigError, match="another receiver"):
+            Journal(folder, JournalSettings())
+
+    with_journal(folder, story)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "journal.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "journal.sqlite") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+
+    async def story(_: Journal) -> None:
+        raise AssertionError("it was opened")
+
+    with pytest.raises(ConfigError, match="format 99"):
+        with_journal(tmp_path, story)
+    with pytest.raises(ConfigError, match="format 99"):
+        Reader(tmp_path)
+    with pytest.raises(ConfigError, match="no journal"):
+        Reader(tmp_path / "elsewhere")
+
+
+def test_a_damaged_file_is_reported(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        async with asyncio.TaskGroup() as group:
+            for n in range(2000):
+                group.create_task(journal.append([row(b"%d" % n)]))
+
+    with_journal(tmp_path, story)
+    file = tmp_path / "journal.sqlite"
+    with file.open("r+b") as raw:
+        raw.seek(4096)
+        raw.write(os.urandom(60 * 4096))
+    reader = Reader(tmp_path)
+    assert reader.damage()
+    reader.close()
+
+
+def test_repeats_are_bounded_in_number() -> None:
+    repeats = Repeats(600, 30)
+    for n in range(100):
+        repeats.add({b"%d" % n: n + 1}, START + n)
+    assert len(repeats) <= 40
+    assert repeats.find(b"99", START + 100) == 100
+    assert repeats.find(b"1", START + 100) is None
+
+
+def test_repeats_leave_the_window_and_give_their_memory_back() -> None:
+    repeats = Repeats(10, 1000)
+    for n in range(200):
+        repeats.add({b"%d" % n: n + 1}, START + n * SECOND)
+    assert repeats.find(b"199", START + 200 * SECOND) == 200
+    assert repeats.find(b"185", START + 200 * SECOND) is None
+    assert len(repeats) < 30
+    repeats.add({}, START)

@@ -1,0 +1,153 @@
+"""The process as operators see it: health, metrics, reload, going down, secrets, commands."""
+
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from protocols import dc09
+from tests.wire.running import KEY, KEYED, PLAIN, SECRET, Running, frame, read_replies, said, wait_until
+
+CONTRACT = (
+    "receiver_frames_total", "receiver_signals_total", "receiver_duplicates_total", "receiver_ack_seconds_count",
+    "receiver_journal_sync_seconds_count", "receiver_journal_backlog", "receiver_output_delivered_total",
+    "receiver_output_backlog", "receiver_output_oldest_seconds", "receiver_connections", "receiver_paths",
+    "receiver_udp_dropped_total",
+)  # fmt: skip
+
+
+def test_health_and_metrics_bear_the_contracts_names(receiver: Running) -> None:
+    assert said(receiver.tcp(frame("0001"))[0]) == "ACK 0001"
+    assert receiver.get("/healthz") == (200, "alive\n")
+    assert receiver.get("/readyz") == (200, "ready\n")
+    assert receiver.get("/")[0] == 404
+    wait_until(lambda: receiver.metric("receiver_output_delivered_total") >= 1)
+    page = receiver.get("/metrics")[1]
+    assert [name for name in CONTRACT if f"\n{name}" not in page] == []
+    assert Running.command("health", "--config", str(receiver.config)).returncode == 0
+
+
+def test_a_full_backlog_withholds_acks_says_so_and_recovers(tmp_path: Path) -> None:
+    blocked = tmp_path / "events.jsonl"
+    blocked.mkdir()
+    with Running(tmp_path, more="[journal]\nmax_backlog = 5\n") as running:
+        assert len(running.tcp(*[frame(f"{n:04d}") for n in range(1, 6)], replies=5)) == 5
+        assert running.tcp(frame("0006"), seconds=0.3) == []
+        status, why = running.get("/readyz")
+        assert (status, "max_backlog is 5" in why) == (503, True)
+        done = Running.command("health", "--config", str(running.config))
+        assert (done.returncode, "max_backlog" in done.stdout) == (1, True)
+        assert said(running.tcp(dc09.encode("NULL", "0000", dc09.Address(None, "0", PLAIN)))[0]) == "ACK 0000"
+        blocked.rmdir()
+        wait_until(lambda: running.get("/readyz")[0] == 200, 40)
+        assert said(running.tcp(frame("0006"))[0]) == "ACK 0006"
+
+
+def test_accounts_are_read_again_and_a_mistake_keeps_the_old_ones(tmp_path: Path) -> None:
+    with Running(tmp_path) as running:
+        register = tmp_path / "accounts.csv"
+        register.write_text(register.read_text() + "7777,new,\n", "utf-8")
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: "settings reloaded" in running.log())
+        assert said(running.tcp(frame("0001", account="7777"))[0]) == "ACK 0001"
+        register.write_text("account\nno good\n", "utf-8")
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: "reload failed" in running.log())
+        assert "line 2" in running.log()
+        assert said(running.tcp(frame("0002", account="7777"))[0]) == "ACK 0002"
+
+
+def test_sigterm_under_load_loses_nothing_and_exits_0(tmp_path: Path) -> None:
+    with Running(tmp_path) as running:
+        acknowledged: list[str] = []
+
+        def panel(first: int) -> None:
+            try:
+                with running.connect() as link:
+                    for n in range(first, first + 2000):
+                        link.sendall(frame(f"{n:04d}", "1602 00 000"))
+                        replies = read_replies(link, 1, 5)
+                        if not replies:
+                            return
+                        acknowledged.append(said(replies[0]).split()[1])
+            except OSError:
+                return
+
+        threads = [threading.Thread(target=panel, args=(1 + 2000 * n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(acknowledged) > 200)
+        began = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - began < 10
+        for thread in threads:
+            thread.join()
+        assert set(acknowledged) <= {event["data"]["sequence"] for event in running.export()}
+        assert "receiver stopped" in running.log()
+
+
+def test_a_silent_path_is_lost_and_a_message_restores_it(tmp_path: Path) -> None:
+    rows = "account,supervision_seconds\n" + "".join(f"{n:04d},1\n" for n in range(25))
+    with Running(tmp_path, accounts=rows) as running:
+        for n in range(25):
+            running.udp(dc09.encode("NULL", "0000", dc09.Address(None, "0", f"{n:04d}")))
+        lost = wait_until(lambda: len(running.events("receiver.path.v1")) >= 25 and running.events("receiver.path.v1"))
+        assert {event["data"]["state"] for event in lost} == {"lost"}
+        (storm,) = [e["data"] for e in running.events("receiver.trouble.v1") if e["data"]["reason"] == "paths-lost"]
+        assert storm["count"] >= 20
+        running.udp(frame("0001", account="0003"))
+        restored = wait_until(lambda: [e for e in running.events("receiver.path.v1") if e["data"]["state"] == "restored"])
+        assert restored[0]["subject"] == "0003"
+
+
+def test_keys_show_up_nowhere(tmp_path: Path) -> None:
+    with Running(tmp_path, more='[log]\nlevel = "debug"\n') as running:
+        running.tcp(frame("0001", "1121 01 005", KEYED, KEY))
+        running.tcp(frame("0002", account=KEYED), seconds=0.2)
+        running.tcp(frame("0003", account=KEYED, key=dc09.Key(bytes(16))), seconds=0.2)
+        wait_until(lambda: len(running.events("receiver.trouble.v1")) == 2)
+        page = running.get("/metrics")[1]
+        running.stop()
+        running.command("journal", "verify", "--config", str(running.config))
+        seen = page.encode() + running.log_file.read_bytes() + running.events_file.read_bytes()
+        for file in (tmp_path / "data").iterdir():
+            seen += file.read_bytes()
+    for form in (bytes.fromhex(SECRET), SECRET.encode(), SECRET.lower().encode(), repr(bytes.fromhex(SECRET)).encode()):
+        assert form not in seen
+
+
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--udp",), ("--key", SECRET, "--account", KEYED), ("--event", "Nri1/HA003"), ("--line", "none"), ("--null",)],
+)
+def test_simulate_is_acknowledged(receiver: Running, more: tuple[str, ...]) -> None:
+    first = str(100 * (1 + len("".join(more))))
+    done = Running.command(
+        "simulate", "127.0.0.1", str(receiver.port), "--account", PLAIN, "--count", "5", "--sequence", first, *more
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 messages, 5 acknowledged" in done.stdout
+
+
+def test_simulate_says_what_was_not_acknowledged(receiver: Running) -> None:
+    done = Running.command("simulate", "127.0.0.1", str(receiver.port), "--account", PLAIN, "--token", "XYZ", "--udp")
+    assert done.returncode == 1
+    assert "DUH" in done.stdout
+    done = Running.command("simulate", "127.0.0.1", "1")
+    assert done.returncode == 2
+    assert "cannot reach" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_events_on_standard_output_are_json_lines_and_logs_are_not_among_them(tmp_path: Path) -> None:
+    with Running(
+        tmp_path, outputs='[[outputs]]\nname = "o"\ntype = "jsonl"\npath = "-"\n', more='[log]\nformat = "json"\n'
+    ) as running:
+        running.tcp(frame("0001"))
+        wait_until(lambda: '"specversion"' in running.log())
+        lines = [json.loads(line) for line in running.log().splitlines()]
+    assert sum("specversion" in line for line in lines) == 1
+    assert all("specversion" in line or {"time", "level", "event"} <= line.keys() for line in lines)
