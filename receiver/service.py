@@ -278,36 +278,38 @@ class Service:
         def by_lane(read: LaneReading) -> Labelled:
             return [((name, lane.word), read(f, lane)) for name, f in self._by_name() for lane in Lane]
 
-        def one(value: float) -> Labelled:
-            return [((), value)]
+        def connections() -> Labelled:
+            return [(("tcp",), sum(len(listener.connections) for listener in self._tcp))]
 
-        lanes, gauge = ("output", "lane"), self._telemetry.gauge
-        gauge(
-            "receiver_journal_backlog", "Events the slowest output has before it", (), lambda: one(self._journal.backlog())
-        )
-        gauge(
-            "receiver_output_backlog",
-            "Events not handed over",
-            lanes,
-            lambda: by_lane(lambda f, lane: f.cursors[lane].waiting),
-        )
-        gauge("receiver_output_oldest_seconds", "Age of the oldest event not handed over", lanes,
-              lambda: by_lane(lambda f, lane: f.oldest_seconds(lane)))  # fmt: skip
-        gauge("receiver_connections", "Open connections", ("transport",),
-              lambda: [(("tcp",), sum(len(listener.connections) for listener in self._tcp))])  # fmt: skip
-        gauge("receiver_paths", "Supervised paths that were heard, by state", ("state",),
-              lambda: [((state,), n) for state, n in self._pipeline.paths.count().items()])  # fmt: skip
-        gauge("receiver_accounts", "Registered accounts", (), lambda: one(len(self._accounts)))
-        gauge(
-            "receiver_remembered_messages",
-            "Messages remembered for repeats",
-            (),
-            lambda: one(self._journal.remembered),
-        )
-        gauge("receiver_udp_dropped_total", "Datagrams dropped by the kernel or above max_frames_in_hand", (),
-              lambda: one(self._telemetry.udp_overflow + sum(listener.kernel_drops() for listener in self._udp)))  # fmt: skip
-        gauge("receiver_resident_bytes", "Largest resident memory so far", (),
-              lambda: one(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))  # fmt: skip
+        def paths() -> Labelled:
+            return [((state,), count) for state, count in self._pipeline.paths.count().items()]
+
+        def waiting() -> Labelled:
+            return by_lane(lambda forwarder, lane: forwarder.cursors[lane].waiting)
+
+        def oldest() -> Labelled:
+            return by_lane(lambda forwarder, lane: forwarder.oldest_seconds(lane))
+
+        def one(read: Callable[[], float]) -> Callable[[], Labelled]:
+            return lambda: [((), read())]
+
+        gauge, lanes = self._telemetry.gauge, ("output", "lane")
+        gauge("receiver_journal_backlog", "Events the slowest output has before it", (), one(self._journal.backlog))
+        gauge("receiver_output_backlog", "Events not handed over", lanes, waiting)
+        gauge("receiver_output_oldest_seconds", "Age of the oldest event not handed over", lanes, oldest)
+        gauge("receiver_connections", "Open connections", ("transport",), connections)
+        gauge("receiver_paths", "Supervised paths that were heard, by state", ("state",), paths)
+        gauge("receiver_accounts", "Registered accounts", (), one(lambda: len(self._accounts)))
+        gauge("receiver_remembered_messages", "Messages remembered for repeats", (), one(lambda: self._journal.remembered))
+        gauge("receiver_udp_dropped_total", "Datagrams dropped by the kernel or by us", (), one(self._udp_dropped))
+        gauge("receiver_resident_bytes", "Largest resident memory so far", (), one(_resident_bytes))
+
+    def _udp_dropped(self) -> float:
+        return self._telemetry.udp_overflow + sum(listener.kernel_drops() for listener in self._udp)
 
     def _by_name(self) -> list[tuple[str, Forwarder]]:
         return [(s.name, f) for s, f in zip(self._settings.outputs, self._forwarders, strict=True)]
+
+
+def _resident_bytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

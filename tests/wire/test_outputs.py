@@ -71,7 +71,8 @@ def hook() -> Iterator[Hook]:
 
 def webhook(hook: Hook, more: str = "") -> str:
     return (
-        f'[[outputs]]\nname = "hook"\ntype = "webhook"\nurl = "http://127.0.0.1:{hook.port}/events"\nsecret = "{SECRET}"\n{more}\n'
+        f'[[outputs]]\nname = "hook"\ntype = "webhook"\nurl = "http://127.0.0.1:{hook.port}/events"\n'
+        f'secret = "{SECRET}"\n{more}\n'
         '[[outputs]]\nname = "events"\ntype = "jsonl"\npath = "events.jsonl"\n'
     )
 
