@@ -31,14 +31,24 @@ class OutEvent(NamedTuple):
 
 
 def render(stored: Stored, accounts: Accounts) -> OutEvent:
-    """Write a stored event as CloudEvents."""
-    row, origin = stored.row, stored.origin
+    """Write a stored event as CloudEvents.
+
+    Raises:
+        ProtocolError: the stored bytes are damaged; so say ``ValueError`` and ``LookupError``.
+    """
+    row = stored.row
     data = _signal(stored, accounts) if row.kind == Kind.SIGNAL else json.loads(row.body or b"{}")
+    return _wrap(stored, _TYPES[Kind(row.kind)], data)
+
+
+def _wrap(stored: Stored, event_type: str, data: dict[str, Any]) -> OutEvent:
+    """Put the CloudEvents envelope around an event's data."""
+    row, origin = stored.row, stored.origin
     account = data.get("account")
     event = {
         "specversion": "1.0",
         "id": stored.event_id,
-        "type": _TYPES[Kind(row.kind)],
+        "type": event_type,
         "source": f"/receivers/{origin.receiver_number}/lines/{origin.line}",
         "time": clock.to_text(row.received_us),
         "datacontenttype": "application/json",
@@ -47,6 +57,20 @@ def render(stored: Stored, accounts: Accounts) -> OutEvent:
     if account:
         event["subject"] = account
     return OutEvent(stored, account, event)
+
+
+def render_or_tell(stored: Stored, accounts: Accounts) -> OutEvent:
+    """Write a stored event as CloudEvents or, when its bytes are damaged, a trouble that says so: nothing is skipped."""
+    try:
+        return render(stored, accounts)
+    except (ProtocolError, ValueError, LookupError) as error:
+        text = f"the event at position {stored.position} cannot be read: {error}"
+        moment, raw = clock.to_text(stored.row.received_us), bytes(stored.row.raw).hex().upper()
+        data = {
+            "reason": "journal-damaged", "text": text, "count": 1, "since": moment, "account": None,
+            "listener": stored.origin.listener, "peer": None, "raw": raw, "output": None,
+        }  # fmt: skip
+        return _wrap(stored, _TYPES[Kind.TROUBLE], data)
 
 
 def reopen(stored: Stored) -> dc09.Message:

@@ -30,6 +30,7 @@ from receiver.troubles import Trouble
 _DRAIN_SECONDS = 6.0
 _TIDY_SECONDS = 10.0
 _CLOSE_OUTPUTS_SECONDS = 1.0
+_OTHER_FILES = 200  # journal, outputs, HTTP
 
 
 def load_accounts(settings: Settings) -> Accounts:
@@ -103,6 +104,7 @@ class Service:
             self._pipeline = Pipeline(self._accounts, settings.clock, self._journal, telemetry, clock.now_us)
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
             self._handle_signals()
+            self._allow_connections()
             self._add_gauges()
             try:
                 for listener in settings.listeners:
@@ -183,6 +185,19 @@ class Service:
         self._beat = clock.monotonic()
         self._ready = True
         self._telemetry.ready()
+
+    def _allow_connections(self) -> None:
+        """Ask the system for as many open files as the listeners may need connections."""
+        wanted = sum(listener.max_connections for listener in self._settings.listeners) + _OTHER_FILES
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < granted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+        if granted < wanted:
+            self._telemetry.warned(
+                "the system allows fewer open files than max_connections needs; raise its limit (ulimit -n)",
+                wanted=wanted, granted=granted,
+            )  # fmt: skip
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

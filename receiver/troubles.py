@@ -13,6 +13,7 @@ REASONS = {
     "plaintext-refused": "a message in clear for an account that has a key",
     "unknown-account": "a message of an account that is not registered",
     "unknown-token": "a message in a format that is in no table of the standards",
+    "journal-damaged": "a stored event that cannot be read again; its bytes stand in raw",
     "paths-lost": "many paths were lost at once; the count stands for them",
 }
 _WINDOW_US = 60 * SECOND_US

@@ -170,4 +170,7 @@ def test_path_and_trouble_events_fit_their_schemas() -> None:
     }  # fmt: skip
     told = events.render(_stored(Kind.TROUBLE, b"", json.dumps(trouble).encode()), Accounts({})).cloud_event
     jsonschema.validate(told, _schema("trouble"))
+    damaged = events.render_or_tell(_stored(Kind.SIGNAL, b"\nnot a frame", None), Accounts({})).cloud_event
+    assert "position 17 cannot be read" in damaged["data"]["text"]
+    jsonschema.validate(damaged, _schema("trouble"))
     assert _schema("trouble")["properties"]["data"]["properties"]["reason"]["enum"] == sorted(REASONS)

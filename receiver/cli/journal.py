@@ -9,8 +9,7 @@ import click
 from protocols.errors import ProtocolError
 from receiver import accounts, clock
 from receiver.cli.options import CONFIG, accounts_of, reader
-from receiver.events import render
-from receiver.journal import Kind
+from receiver.events import render, render_or_tell
 
 
 @click.group()
@@ -34,7 +33,9 @@ def journal_show(config_file: Path | None, last: int, refused: bool) -> None:
         return
     register = accounts_of(settings)
     for stored in stored_events.last(last):
-        click.echo(_one_line(stored.position, dict(render(stored, register).cloud_event), stored.row.kind))
+        event = render_or_tell(stored, register).cloud_event
+        line = _one_line(stored.position, dict(event))
+        click.echo(line if line.isprintable() else ascii(line)[1:-1])
     for (output, lane), position in sorted(stored_events.cursors().items()):
         click.echo(f"output {output}, {lane.word} lane: handed over up to position {position}")
 
@@ -44,9 +45,9 @@ def _printable(raw: bytes) -> str:
     return ascii(raw.decode("latin-1"))[1:-1]
 
 
-def _one_line(position: int, event: dict[str, Any], kind: int) -> str:
-    data = event["data"]
-    if kind == Kind.SIGNAL:
+def _one_line(position: int, event: dict[str, Any]) -> str:
+    data, kind = event["data"], event["type"].split(".")[1]
+    if kind == "signal":
         meaning = data["event"] or _printable((data["text"] or "").encode())
         what = f"{data['event_code'] or '---':<4} {data['qualifier'] or '-':<8} {meaning}"
         number = f" partition {data['partition']}" if data["partition"] else ""
@@ -56,7 +57,7 @@ def _one_line(position: int, event: dict[str, Any], kind: int) -> str:
         flags = f" [{' '.join(data['flags'])}]" if data["flags"] else ""
         return f"{position:>8}  {event['time']}  {mark:<6}  {data['account']:<8} {what}{number}{flags}"
     told = data.get("text") or f"path {data.get('state')}"
-    return f"{position:>8}  {event['time']}  {Kind(kind).name.lower():<7} {data.get('account') or '-':<8} {told}"
+    return f"{position:>8}  {event['time']}  {kind:<7} {data.get('account') or '-':<8} {told}"
 
 
 @journal.command("export")
@@ -66,7 +67,7 @@ def journal_export(config_file: Path | None) -> None:
     settings, stored_events = reader(config_file)
     register = accounts_of(settings)
     for stored in stored_events.all():
-        sys.stdout.buffer.write(render(stored, register).to_json() + b"\n")
+        sys.stdout.buffer.write(render_or_tell(stored, register).to_json() + b"\n")
 
 
 @journal.command("verify")

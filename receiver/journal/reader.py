@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from receiver.errors import ConfigError
+from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal.lanes import Lane
 from receiver.journal.records import FORMAT_VERSION, Origin, Refusal, Row, Stored
 
@@ -40,12 +40,19 @@ class Reader:
         self._connection.close()
 
     def after(self, lane: Lane, position: int, limit: int) -> list[Stored]:
-        """Return up to ``limit`` events of a lane that follow ``position``."""
-        if lane is Lane.URGENT:
-            found = self._connection.execute(_URGENT_AFTER, (position, limit))
-        else:
-            found = self._connection.execute(_AFTER, (position, lane.value, limit))
-        return [self._stored(row) for row in found.fetchall()]
+        """Return up to ``limit`` events of a lane that follow ``position``.
+
+        Raises:
+            JournalUnavailable: the file cannot be read now.
+        """
+        try:
+            if lane is Lane.URGENT:
+                found = self._connection.execute(_URGENT_AFTER, (position, limit))
+            else:
+                found = self._connection.execute(_AFTER, (position, lane.value, limit))
+            return [self._stored(row) for row in found.fetchall()]
+        except sqlite3.Error as error:
+            raise JournalUnavailable(f"the journal cannot be read: {error}") from error
 
     def all(self) -> Iterator[Stored]:
         """Return every stored event in order."""

@@ -7,6 +7,7 @@ Everything that goes into the journal's file comes through here: signals, cursor
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -87,7 +88,8 @@ class Writer(threading.Thread):
         self._report = report
         self._work: SimpleQueue[Batch | None] = SimpleQueue()
         self._connection: sqlite3.Connection | None = connect(file)
-        lengthen_log(self._connection)
+        with suppress(sqlite3.Error):  # a full disk: the first append finds it, and tells
+            lengthen_log(self._connection)
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over; it is not to be touched again until it is reported."""

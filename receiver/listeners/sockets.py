@@ -5,7 +5,8 @@ import socket
 from receiver.config import ListenerSettings
 from receiver.errors import ConfigError
 
-_BACKLOG = 4096
+BACKLOG = 4096
+"""Connections the kernel holds for us until we take them."""
 
 
 def _family(settings: ListenerSettings) -> socket.AddressFamily:
@@ -38,7 +39,7 @@ def _bind(settings: ListenerSettings, kind: socket.SocketKind, port: int) -> soc
 def bind_tcp(settings: ListenerSettings) -> socket.socket:
     """Return a listening TCP socket."""
     sock = _bind(settings, socket.SOCK_STREAM, settings.port)
-    sock.listen(_BACKLOG)
+    sock.listen(BACKLOG)
     return sock
 
 

@@ -14,7 +14,7 @@ from protocols.dc09 import Damage, Framer
 from receiver import clock
 from receiver.config import ListenerSettings
 from receiver.listeners.inhand import InHand
-from receiver.listeners.sockets import shown
+from receiver.listeners.sockets import BACKLOG, shown
 from receiver.pipeline import Pipeline, Route
 from receiver.telemetry import Telemetry
 
@@ -38,7 +38,7 @@ class TcpListener:
 
     async def open(self, sock: socket.socket) -> None:
         """Begin to take connections on a bound, listening socket."""
-        self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=sock)
+        self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
 
     async def sweep(self) -> None:
         """Close, for ever, the connections that have been silent for too long."""

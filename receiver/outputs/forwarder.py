@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from receiver import clock
 from receiver.accounts import Accounts
 from receiver.config import OutputSettings
-from receiver.errors import DeliveryError
-from receiver.events import OutEvent, render
+from receiver.errors import DeliveryError, JournalUnavailable
+from receiver.events import OutEvent, render_or_tell
 from receiver.journal import Cursor, Journal, Kind, Lane, Reader, Stored
 from receiver.outputs.contract import Output
 from receiver.telemetry import Telemetry
@@ -46,16 +46,17 @@ class Forwarder:
         """Hand over what the journal holds, for ever; ``accounts`` name the events until the register is read again."""
         self.accounts = accounts
         while True:
-            lane, batch = await self._next_batch()
-            if not batch:
-                await self._stored.wait()
-                self._stored.clear()
-                continue
             try:
-                await self._hand_over(lane, batch)
-                self._failures = 0
-            except DeliveryError as error:
+                lane, batch = await self._next_batch()
+                if batch:
+                    await self._hand_over(lane, batch)
+                    self._failures = 0
+                    continue
+            except (DeliveryError, JournalUnavailable) as error:
                 await self._wait_after(error)
+                continue
+            await self._stored.wait()
+            self._stored.clear()
 
     async def _next_batch(self) -> tuple[Lane, list[Stored]]:
         """Return the next events of the most urgent lane that has any.
@@ -87,7 +88,7 @@ class Forwarder:
         for number, stored in enumerate(batch, 1):
             if self._wants(stored):
                 assert self.accounts is not None
-                event = render(stored, self.accounts)
+                event = render_or_tell(stored, self.accounts)
                 if not self._accounts_wanted or (event.account or "").upper() in self._accounts_wanted:
                     wanted.append(event)
             if number % _RENDERED_AT_ONCE == 0:
@@ -105,7 +106,7 @@ class Forwarder:
             return settings.troubles
         return stored.row.priority <= settings.min_priority and stored.lane.word in settings.lanes
 
-    async def _wait_after(self, error: DeliveryError) -> None:
+    async def _wait_after(self, error: DeliveryError | JournalUnavailable) -> None:
         """Back off, longer each time, with jitter, so that outputs of many receivers do not return at once."""
         self._failures += 1
         ceiling = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** min(self._failures, 12))

@@ -174,6 +174,9 @@ def test_damage_in_the_journal_is_told_and_exits_1(config: Path, tmp_path: Path)
         db.execute("UPDATE signals SET raw = x'00' WHERE position = 1")
         db.execute("DELETE FROM signals WHERE position = 2")
     db.close()
+    told = json.loads(run("journal", "export", "--config", str(config)).stdout.splitlines()[0])
+    assert (told["data"]["reason"], told["data"]["raw"]) == ("journal-damaged", "00")
+    assert "cannot be read" in run("journal", "show", "--config", str(config)).stdout
     done = run("journal", "verify", "--config", str(config))
     assert done.exit_code == 1
     assert "1 positions are missing" in done.stdout
