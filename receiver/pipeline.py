@@ -66,15 +66,15 @@ class Pipeline:
             policy.check_clock(message, account, self.clock_settings, now_us)
             policy.check_account(envelope, account, self.accounts.accept_unknown)
             policy.check_token(envelope)
+            if account.supervision_seconds is not None:
+                self._seen(account, account.supervision_seconds, route, now_us)
             if envelope.token == dc09.LINK_TEST:
-                self._seen(account, route, now_us)
                 self._telemetry.link_tested(route.transport)
                 return replies.ack_link_test(message, key, now_us)
             events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
             receipt = await self._journal.append(_rows(message, events, account, route, now_us))  # on disk from here on
         except (ProtocolError, PolicyError, JournalUnavailable) as error:
             return self._refuse(error, frame.raw, envelope, route, now_us)
-        self._seen(account, route, now_us)
         if receipt.repeat:
             self._telemetry.repeated(route.transport)
         else:
@@ -118,11 +118,9 @@ class Pipeline:
 
     # -- paths and troubles ---------------------------------------------------------------------------------------
 
-    def _seen(self, account: Account, route: Route, now_us: int) -> None:
+    def _seen(self, account: Account, interval_seconds: int, route: Route, now_us: int) -> None:
         """Restart the path's timer; any valid message does."""
-        if account.supervision_seconds is None:
-            return
-        change = self.paths.seen(account.account, route.listener, account.supervision_seconds, now_us)
+        change = self.paths.seen(account.account, route.listener, interval_seconds, now_us)
         if change is not None:
             self.tell_path(change, route.origin, now_us)
 

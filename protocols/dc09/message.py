@@ -98,19 +98,15 @@ def open_envelope(frame: Frame) -> Envelope:
     Raises:
         EnvelopeError: the header has another shape.
     """
-    body = frame.body
-    quote = body.find(b'"', 1, 20)
-    bracket = body.find(b"[", quote + 5)
-    if quote < 0 or bracket < 0:
-        raise EnvelopeError(f"expected a quoted token, a sequence, an account and a bracket, got {body[:60]!r}")
-    token, encrypted = _read_token(body[1:quote])
-    sequence = body[quote + 1 : quote + 5]
+    head, bracket, content = frame.body.partition(b"[")
+    quoted, quote, echo = head[1:].partition(b'"')
+    if not bracket or not quote or head[:1] != b'"':
+        raise EnvelopeError(f"expected a quoted token, a sequence, an account and a bracket, got {frame.body[:60]!r}")
+    token, encrypted = _read_token(quoted)
+    sequence = echo[:4]
     if sequence.translate(None, _HEX_DIGITS) or len(sequence) != 4:
         raise EnvelopeError(f"expected a sequence of four digits, got {sequence!r}")
-    address = _read_address(body[quote + 5 : bracket])
-    return Envelope(
-        frame, token, encrypted, sequence.decode("ascii"), address, body[quote + 1 : bracket], body[bracket + 1 :]
-    )
+    return Envelope(frame, token, encrypted, sequence.decode("ascii"), _read_address(echo[4:]), echo, content)
 
 
 def unseal(envelope: Envelope, key: cipher.Key | None) -> Message:

@@ -14,11 +14,11 @@ Finished = Callable[["InHand"], None]
 class InHand:
     """One frame between its arrival and its reply. ``reply`` is valid once ``done``; ``error`` is our own bug."""
 
-    __slots__ = ("_coroutine", "_finished", "arrived", "done", "error", "reply")
+    __slots__ = ("_finished", "_send", "arrived", "done", "error", "reply")
 
     def __init__(self, coroutine: Coroutine[Any, Any, bytes | None], arrived: float, finished: Finished) -> None:
         """Take the coroutine; nothing happens before ``begin``."""
-        self._coroutine = coroutine
+        self._send = coroutine.send
         self._finished = finished
         self.arrived = arrived
         self.reply: bytes | None = None
@@ -28,7 +28,7 @@ class InHand:
     def begin(self, _: "asyncio.Future[Any] | None" = None) -> None:
         """Run on until the story waits or ends; ``finished`` is called when it ends, perhaps before this returns."""
         try:
-            waiting: asyncio.Future[Any] = self._coroutine.send(None)
+            waiting: asyncio.Future[Any] = self._send(None)
         except StopIteration as stop:
             self.reply = stop.value
         except Exception as error:  # noqa: BLE001 - the one place for a listener's frames: told by the listener, the peer hears nothing
