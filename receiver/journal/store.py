@@ -189,8 +189,8 @@ class Journal:
             group.done.exception()  # read, in case nobody waits
         self._backlog = self.backlog()
         self._idle.set()
-        if self._group.batch:
-            self._wake_writer()
+        if self._group.batch.rows or (self._group.batch and batch.error is None):
+            self._wake_writer()  # after a failure only a panel or the next flush tries the disk again
 
     def _remember(self, group: _Group) -> None:
         batch = group.batch
@@ -321,9 +321,9 @@ def _deletion(before_us: int, delivered: int | None, refusals_kept: int) -> Job:
         last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
         limit = last if delivered is None else min(delivered + 1, last)
         db.execute(
-            "DELETE FROM signals WHERE position IN "
-            "(SELECT position FROM signals WHERE position < ? AND received_us < ? ORDER BY position LIMIT ?)",
-            (limit, before_us, _DELETED_AT_ONCE),
+            "DELETE FROM signals WHERE position IN (SELECT position FROM "
+            "(SELECT position, received_us FROM signals ORDER BY position LIMIT ?) WHERE position < ? AND received_us < ?)",
+            (_DELETED_AT_ONCE, limit, before_us),
         )
         db.execute("DELETE FROM refusals WHERE refusal <= (SELECT MAX(refusal) FROM refusals) - ?", (refusals_kept,))
 

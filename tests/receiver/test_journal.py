@@ -157,9 +157,14 @@ def test_a_failing_commit_gives_no_receipt_stores_nothing_and_recovers(tmp_path:
         other = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
         other.execute("DROP TABLE signals")  # the next append fails in SQLite itself
         blocker.append(other)
+        journal.refuse(Refusal(START, "bad-crc", "text", None, "main", "tcp", "peer", b"kept over the failure"))
         with pytest.raises(JournalUnavailable, match="no such table"):
             await journal.append([row(b"b")])
-        assert journal.failure is not None
+        failure = journal.failure
+        assert failure is not None
+        for _ in range(2000):
+            await asyncio.sleep(0)
+        assert journal.failure is failure, "the disk was tried again though nobody asked"
         from receiver.journal.records import SCHEMA
 
         other.executescript(SCHEMA)
@@ -171,6 +176,9 @@ def test_a_failing_commit_gives_no_receipt_stores_nothing_and_recovers(tmp_path:
 
     with_journal(tmp_path, story)
     assert positions(tmp_path) == [(2, b"b")]
+    reader = Reader(tmp_path)
+    assert [refusal.raw for refusal in reader.refusals(5)] == [b"kept over the failure"]
+    reader.close()
 
 
 def test_cursors_and_their_backlog_survive_a_restart(tmp_path: Path) -> None:
