@@ -185,3 +185,19 @@ def test_damage_in_the_journal_is_told_and_exits_1(config: Path, tmp_path: Path)
 def test_a_journal_that_is_not_there_is_a_clear_mistake(config: Path) -> None:
     done = run("journal", "export", "--config", str(config))
     assert (done.exit_code, "there is no journal" in done.stderr) == (2, True)
+
+
+def test_bytes_of_the_wire_cannot_reach_the_terminal(config: Path, tmp_path: Path) -> None:
+    raw = dc09.encode("SIA-DCS", "0001", dc09.Address(None, "0", "1234"), b"#1234|Nri\x1b[2Jx/HA1^\x07\x1b]0;owned^")
+
+    async def story() -> None:
+        journal = Journal(tmp_path / "data", JournalSettings(), [Origin("1", "1", "main", "tcp")])
+        await journal.append([Row(0, 0, 1, 1, clock.now_us(), None, b"x" * 16, 0, 1, "127.0.0.1:1", "", raw, None)])
+        await journal.close()
+
+    asyncio.run(story())
+    done = run("journal", "show", "--config", str(config))
+    assert done.exit_code == 0
+    assert "HA" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\x07" not in done.stdout
