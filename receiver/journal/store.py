@@ -26,6 +26,14 @@ _DELETED_AT_ONCE = 2000
 _BUSY_TEXT = "another receiver runs on {}: two must not share a journal"
 
 
+class _Stored(asyncio.Future[None]):
+    """Done when a group is on disk. Many wait for it: one who gives up must not take it from the others."""
+
+    def cancel(self, msg: object = None) -> bool:
+        """Refuse; the task that was cancelled ends when the group is on disk."""
+        return False
+
+
 class _Group:
     """Signals that will be stored by one commit, and those who wait for it."""
 
@@ -34,7 +42,7 @@ class _Group:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.batch = Batch()
         self.identities: dict[bytes, int] = {}  # where in the group each message begins
-        self.done: asyncio.Future[None] = loop.create_future()
+        self.done = _Stored(loop=loop)
 
 
 class Journal:

@@ -105,6 +105,20 @@ def test_a_restart_outside_the_window_forgets(tmp_path: Path) -> None:
     assert with_journal(tmp_path, append, now_us=START + 601 * SECOND) is False
 
 
+def test_one_who_gives_up_waiting_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        tasks = [asyncio.ensure_future(journal.append([row(b"%d" % n)])) for n in range(3)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        done, _ = await asyncio.wait(tasks)
+        assert [task.cancelled() for task in tasks] == [False, True, False]
+        assert (tasks[0].result().position, tasks[2].result().position) == (1, 3)
+        assert len(done) == 3
+
+    with_journal(tmp_path, story)
+    assert len(positions(tmp_path)) == 3
+
+
 def test_too_much_waiting_for_the_disk_is_refused(tmp_path: Path) -> None:
     async def story(journal: Journal) -> None:
         tasks = [asyncio.ensure_future(journal.append([row(b"%d" % n)])) for n in range(6)]
