@@ -1,6 +1,7 @@
 """Reading the journal: for outputs, for `journal show · export · verify`, of a running receiver or a stopped one."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,11 @@ _URGENT_AFTER = "SELECT * FROM signals WHERE position > ? AND lane = 0 ORDER BY 
 
 
 class Reader:
-    """A read-only view of a journal; each has a connection of its own and may be used from one thread at a time."""
+    """A read-only view of a journal; each has a connection of its own and is used from one thread at a time.
+
+    ``close`` is the exception: it waits for a thread that is still inside ``after``, as when an output was ended while
+    it read. SQLite ends the process when a connection goes away under a query.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         """Open the journal in ``data_dir``.
@@ -28,6 +33,7 @@ class Reader:
             raise ConfigError(f"there is no journal in {data_dir}: has the receiver run with this configuration?")
         self._connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
         self._origins: dict[int, Origin] = {}
+        self._in_use = threading.Lock()
         try:
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
@@ -37,7 +43,8 @@ class Reader:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._connection.close()
+        with self._in_use:
+            self._connection.close()
 
     def after(self, lane: Lane, position: int, limit: int) -> list[Stored]:
         """Return up to ``limit`` events of a lane that follow ``position``.
@@ -46,11 +53,12 @@ class Reader:
             JournalUnavailable: the file cannot be read now.
         """
         try:
-            if lane is Lane.URGENT:
-                found = self._connection.execute(_URGENT_AFTER, (position, limit))
-            else:
-                found = self._connection.execute(_AFTER, (position, lane.value, limit))
-            return [self._stored(row) for row in found.fetchall()]
+            with self._in_use:
+                if lane is Lane.URGENT:
+                    found = self._connection.execute(_URGENT_AFTER, (position, limit))
+                else:
+                    found = self._connection.execute(_AFTER, (position, lane.value, limit))
+                return [self._stored(row) for row in found.fetchall()]
         except sqlite3.Error as error:
             raise JournalUnavailable(f"the journal cannot be read: {error}") from error
 

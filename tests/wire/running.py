@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import select
 import signal
 import socket
@@ -61,6 +62,7 @@ class Running:
     ) -> None:
         self.folder, self.port, self.http = folder, free_port(), free_port()
         self.events_file, self.log_file, self.config = folder / "events.jsonl", folder / "log", folder / "receiver.toml"
+        self.stdout_file = folder / "stdout"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "accounts.csv").write_text(accounts, "utf-8")
         if outputs is None:
@@ -81,11 +83,12 @@ class Running:
         if self.process is not None and self.process.poll() is None:
             self.kill()
 
-    def start(self) -> None:
-        """Start the process and wait until it is ready."""
-        with self.log_file.open("ab") as log:
+    def start(self, stdout: int | None = None) -> None:
+        """Start the process and wait until it is ready; ``stdout`` takes the place of a file."""
+        with self.log_file.open("ab") as log, self.stdout_file.open("ab") as file:
             command = [sys.executable, "-m", "receiver", "serve", "--config", str(self.config)]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            out = file if stdout is None else stdout
+            self.process = subprocess.Popen(command, stdout=out, stderr=log, stdin=subprocess.DEVNULL)
         wait_until(self._ready, 20)
 
     def _ready(self) -> bool:
@@ -110,6 +113,11 @@ class Running:
         assert self.process is not None
         self.process.wait(15)
 
+    def limit_files(self, size_bytes: int = resource.RLIM_INFINITY) -> None:
+        """Let no file of the process grow beyond this, as a full disk would; without a size, give the room back."""
+        assert self.process is not None
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
+
     def get(self, page: str) -> tuple[int, str]:
         """Return status and text of a page of the monitor, 0 when nobody answers."""
         try:
@@ -121,27 +129,28 @@ class Running:
         except OSError:
             return 0, ""
 
-    def metric(self, name: str) -> float:
-        """Return a metric, its labels summed."""
-        found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", self.get("/metrics")[1], re.MULTILINE)
-        return sum(map(float, found))
+    def metric(self, name: str, *labels: str) -> float:
+        """Return a metric, summed over the labels that are not given as ``name="value"``."""
+        found = re.findall(rf"^{name}(?:{{([^}}]*)}})? (\S+)$", self.get("/metrics")[1], re.MULTILINE)
+        return sum(float(value) for told, value in found if set(labels) <= set(told.split(",")))
 
     def log(self) -> str:
         """Return all log lines so far."""
         return self.log_file.read_text("utf-8", "replace")
 
-    def events(self, kind: str = "receiver.signal.v1") -> list[dict[str, Any]]:
-        """Return the events of a type that reached the output."""
-        if not self.events_file.exists():
+    def events(self, kind: str = "receiver.signal.v1", file: Path | None = None) -> list[dict[str, Any]]:
+        """Return the events of a type that reached the output's file."""
+        file = file or self.events_file
+        if not file.is_file():
             return []
-        lines = self.events_file.read_text("utf-8").split("\n")
+        lines = file.read_text("utf-8").split("\n")
         return [event for event in map(json.loads, (line for line in lines if line.endswith("}"))) if event["type"] == kind]
 
-    def export(self) -> list[dict[str, Any]]:
-        """Return every stored signal, by the command."""
+    def export(self, kind: str = "receiver.signal.v1") -> list[dict[str, Any]]:
+        """Return every stored event of a type, by the command."""
         done = self.command("journal", "export", "--config", str(self.config))
         assert done.returncode == 0, done.stderr
-        return [event for event in map(json.loads, done.stdout.splitlines()) if event["type"] == "receiver.signal.v1"]
+        return [event for event in map(json.loads, done.stdout.splitlines()) if event["type"] == kind]
 
     @staticmethod
     def command(*args: str, feed: str | None = None) -> "subprocess.CompletedProcess[str]":
@@ -149,6 +158,13 @@ class Running:
         return subprocess.run(
             [sys.executable, "-m", "receiver", *args], capture_output=True, text=True, timeout=60, input=feed
         )
+
+    def add_listener(self, settings: str) -> int:
+        """Write one more listener into the configuration, for the next start, and return its port."""
+        port = free_port()
+        told = self.config.read_text("utf-8")
+        self.config.write_text(f'[[listeners]]\nhost = "127.0.0.1"\nport = {port}\n{settings}\n' + told, "utf-8")
+        return port
 
     # -- the panel's side --------------------------------------------------------------------------------------------
 
@@ -185,6 +201,19 @@ def read_replies(link: socket.socket, wanted: int, seconds: float) -> list[bytes
             break
         found += [reply.raw for reply in framer.feed(data)]
     return found
+
+
+def is_closed(link: socket.socket, seconds: float = 10.0) -> bool:
+    """Tell whether the other side ends the connection in time; what it still says is read."""
+    link.settimeout(seconds)
+    try:
+        while link.recv(65536):
+            continue
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return True
 
 
 def said(reply: bytes | None, key: dc09.Key | None = None) -> str:

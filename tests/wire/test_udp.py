@@ -1,9 +1,21 @@
 """UDP as panels use it."""
 
+import contextlib
 import socket
+from collections import Counter
+from pathlib import Path
 
 from protocols import dc09
-from tests.wire.running import KEY, KEYED, Running, frame, said
+from tests.wire.running import KEY, KEYED, PLAIN, Running, frame, said, wait_until
+
+
+def _panel(running: Running, buffer_bytes: int = 1 << 22) -> socket.socket:
+    """Return a socket that hears nobody but the port it sends to."""
+    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    link.settimeout(5)
+    link.connect(("127.0.0.1", running.port))
+    return link
 
 
 def test_a_datagram_is_answered_from_the_port_it_went_to(receiver: Running) -> None:
@@ -12,11 +24,29 @@ def test_a_datagram_is_answered_from_the_port_it_went_to(receiver: Running) -> N
 
 
 def test_two_frames_in_a_datagram_are_both_answered(receiver: Running) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
-        link.settimeout(5)
-        link.connect(("127.0.0.1", receiver.port))
+    with _panel(receiver) as link:
         link.send(frame("3002") + frame("3003"))
         assert {said(link.recv(1000)) for _ in range(2)} == {"ACK 3002", "ACK 3003"}
+
+
+def test_damage_in_a_datagram_takes_no_neighbour_with_it(receiver: Running) -> None:
+    with _panel(receiver) as link:
+        link.send(b"noise" + frame("3005") + frame("3006").replace(b"130", b"131") + b"\x00\r\n" + frame("3007") + b"\nFFFF")
+        assert {said(link.recv(1000)) for _ in range(2)} == {"ACK 3005", "ACK 3007"}
+
+
+def test_a_frame_does_not_go_on_in_the_next_datagram(receiver: Running) -> None:
+    whole = frame("3008")
+    with _panel(receiver) as link:
+        link.send(whole[:30])
+        link.send(whole[30:])
+        link.send(frame("3009"))
+        assert said(link.recv(1000)) == "ACK 3009"
+
+
+def test_the_longest_frame_fits_a_datagram(receiver: Running) -> None:
+    text = b"#1A01|Nri1/HA001^" + b"t" * 4000 + b"^"
+    assert said(receiver.udp(dc09.encode("SIA-DCS", "3010", dc09.Address(None, "0", PLAIN), text))) == "ACK 3010"
 
 
 def test_garbage_and_our_own_replies_get_no_answer(receiver: Running) -> None:
@@ -25,18 +55,76 @@ def test_garbage_and_our_own_replies_get_no_answer(receiver: Running) -> None:
 
 
 def test_a_burst_is_taken_whole(receiver: Running) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        link.settimeout(5)
-        link.connect(("127.0.0.1", receiver.port))
+    with _panel(receiver) as link:
         wanted = {f"ACK {n:04d}" for n in range(4000, 5000)}
         for n in range(4000, 5000):
             link.send(frame(f"{n:04d}", "1602 00 000"))
         assert {said(link.recv(1000)) for _ in range(1000)} == wanted
 
 
+def test_every_copy_of_a_message_that_comes_twice_at_once_is_answered(receiver: Running) -> None:
+    with _panel(receiver) as link:
+        for n in range(3100, 3150):
+            for _ in range(3):
+                link.send(frame(f"{n:04d}", "1121 01 001", KEYED, KEY))
+        answers = Counter(said(link.recv(1000), KEY) for _ in range(150))
+    assert answers == {f"ACK {n:04d}": 3 for n in range(3100, 3150)}
+    stored = Counter(event["data"]["sequence"] for event in receiver.export())
+    assert all(stored[f"{n:04d}"] == 1 for n in range(3100, 3150))
+
+
+def test_panels_behind_one_address_are_answered_at_their_own_ports(receiver: Running) -> None:
+    links = [_panel(receiver) for _ in range(20)]
+    try:
+        for n, link in enumerate(links, 3200):
+            link.send(frame(f"{n:04d}"))
+        assert [said(link.recv(1000)) for link in links] == [f"ACK {n:04d}" for n in range(3200, 3220)]
+    finally:
+        for link in links:
+            link.close()
+
+
+def test_a_panel_that_has_gone_harms_nobody(receiver: Running) -> None:
+    for n in range(3300, 3320):
+        with _panel(receiver) as link:
+            link.send(frame(f"{n:04d}"))  # its answer finds no one, and comes back to us as an error
+    assert said(receiver.udp(frame("3320"))) == "ACK 3320"
+    wait_until(lambda: {f"{n:04d}" for n in range(3300, 3320)} <= {e["data"]["sequence"] for e in receiver.events()})
+
+
 def test_a_link_test_is_acknowledged_and_is_no_event(receiver: Running) -> None:
     before = len(receiver.export())
-    address = dc09.Address(None, "0", "1A01")
+    address = dc09.Address(None, "0", PLAIN)
     assert said(receiver.udp(dc09.encode("NULL", "0000", address))) == "ACK 0000"
     assert len(receiver.export()) == before
+
+
+def test_what_is_too_much_at_once_is_dropped_counted_and_taken_when_repeated(tmp_path: Path) -> None:
+    with Running(tmp_path, listener="max_frames_in_hand = 40") as running, _panel(running) as link:
+        missing = {f"{n:04d}" for n in range(1, 201)}
+        link.settimeout(0.2)
+        while missing:
+            before = len(missing)
+            for sequence in sorted(missing):
+                link.send(frame(sequence))
+            try:
+                while missing:
+                    missing.discard(said(link.recv(1000)).split()[1])
+            except TimeoutError:
+                assert len(missing) < before
+        assert running.metric("receiver_udp_dropped_total") > 0
+        stored = Counter(event["data"]["sequence"] for event in running.export())
+        assert stored == {f"{n:04d}": 1 for n in range(1, 201)}
+
+
+def test_a_stopping_receiver_answers_what_it_has_in_hand(tmp_path: Path) -> None:
+    with Running(tmp_path) as running, _panel(running) as link:
+        for n in range(1, 301):
+            link.send(frame(f"{n:04d}"))
+        answered = {said(link.recv(1000)).split()[1]}
+        assert running.stop() == 0
+        link.setblocking(False)
+        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+            while True:
+                answered.add(said(link.recv(1000)).split()[1])
+        assert answered == {event["data"]["sequence"] for event in running.export()}
