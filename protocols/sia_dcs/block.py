@@ -63,11 +63,14 @@ class _Builder:
         self.modifiers: dict[str, str] = {}
         self.texts: list[str] = []  # texts before the first event
         self.trailing: dict[str, str] = {}  # modifiers since the last event
+        self.announced = False  # listen-in, before the first event
 
     def event(self, code: str, address: str, late: bool, listen_in: bool) -> None:
         self.trailing.clear()
         self.events.append(
-            SiaEvent(code, address or None, tuple(self.modifiers.items()), tuple(self.texts), late, listen_in)
+            SiaEvent(
+                code, address or None, tuple(self.modifiers.items()), tuple(self.texts), late, listen_in or self.announced
+            )
         )
         self.texts.clear()
 
@@ -84,6 +87,8 @@ class _Builder:
     def listen_in(self) -> None:
         if self.events:
             self._amend(listen_in=True)
+        else:
+            self.announced = True
 
     def _amend(
         self,
