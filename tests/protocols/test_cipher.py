@@ -1,6 +1,8 @@
 """AES-CBC, padding and keys that do not show themselves."""
 
 import pickle
+import sys
+import threading
 import traceback
 
 import pytest
@@ -70,6 +72,28 @@ def test_a_pad_is_fresh_is_never_empty_and_holds_nothing_forbidden() -> None:
         assert not set(pad) & set(b"|[]")
         seen.add(pad)
     assert len(seen) == 300
+
+
+def test_threads_may_share_a_key() -> None:
+    key, wrong = Key(bytes(16)), list[bytes]()
+
+    def work(number: int) -> None:
+        for count in range(3000):
+            body = b"%d/%d]" % (number, count)
+            if cipher.unseal(cipher.seal(body, key), key) != body:
+                wrong.append(body)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
 
 
 def test_forbidden_bytes_of_the_source_are_replaced() -> None:
