@@ -28,6 +28,7 @@ DIALECTS = ("", "ajax")
 """``ajax``: Contact ID 423 is a disarm under duress (Ajax OS Malevich 2.8 and 2.9), not a forced door."""
 _ACCOUNT = re.compile(r"[0-9A-Za-z]{1,16}")
 _SHOWN_MISTAKES = 20
+_SHORTEST_KEY = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +138,22 @@ def read_csv(file: Path, environment: Mapping[str, str] = os.environ) -> dict[st
     return rows
 
 
+def _shown(cell: str) -> str:
+    """Show a cell that is wrong, unless it is as long as a key: with a comma too few, the key stands in another column."""
+    return repr(cell) if len(cell) < _SHORTEST_KEY else f"a text of {len(cell)} characters"
+
+
 def _read_row(row: dict[str, str], base: Path, environment: Mapping[str, str]) -> Account:
     name = row["account"]
     if _ACCOUNT.fullmatch(name) is None:
-        raise ConfigError(f"account is {name!r}; it must be 1 to 16 letters and digits")
+        raise ConfigError(f"account is {_shown(name)}; it must be 1 to 16 letters and digits")
     key = _read_key(row, base, environment)
     plaintext = row.get("plaintext") or ("refuse" if key else "accept")
     if plaintext not in ("refuse", "accept"):
-        raise ConfigError(f"plaintext is {plaintext!r}; it can be refuse, accept or empty")
+        raise ConfigError(f"plaintext is {_shown(plaintext)}; it can be refuse, accept or empty")
     dialect = row.get("dialect", "").lower()
     if dialect not in DIALECTS:
-        raise ConfigError(f"dialect is {dialect!r}; known are {', '.join(d for d in DIALECTS if d)} and empty")
+        raise ConfigError(f"dialect is {_shown(dialect)}; known are {', '.join(d for d in DIALECTS if d)} and empty")
     return Account(
         name,
         row.get("name") or None,
@@ -177,7 +183,7 @@ def _read_interval(text: str) -> int | None:
     if not text:
         return None
     if re.fullmatch("[0-9]{1,8}", text) is None or int(text) < 1:
-        raise ConfigError(f"supervision_seconds is {text!r}; it must be a whole number of 1 or more, or empty")
+        raise ConfigError(f"supervision_seconds is {_shown(text)}; it must be a whole number of 1 or more, or empty")
     return int(text)
 
 
@@ -187,7 +193,7 @@ def _read_zone(text: str) -> ZoneInfo | None:
     try:
         return ZoneInfo(text)
     except (KeyError, ValueError, OSError):
-        raise ConfigError(f"time_zone is {text!r}; it must be a name such as Europe/Amsterdam, or empty") from None
+        raise ConfigError(f"time_zone is {_shown(text)}; it must be a name such as Europe/Amsterdam, or empty") from None
 
 
 def rewrite(file: Path, change: dict[str, dict[str, str] | None]) -> None:

@@ -273,6 +273,11 @@ class Telemetry(Collector):
         return generate_latest(self._registry)
 
 
+def warn(sentence: str) -> None:
+    """Write a warning before there is a receiver that could."""
+    _tell(logging.WARNING, sentence, {})
+
+
 def _filled(family: Family, values: Labelled) -> Family:
     for labels, value in values:
         family.add_metric(list(labels), value)

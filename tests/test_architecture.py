@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "protocols.errors",
     "protocols.dc09 protocols.contact_id protocols.sia_dcs",
-    "receiver.errors receiver.clock",
+    "receiver.errors receiver.clock receiver.process",
     "receiver.config",
     "receiver.accounts receiver.journal",
     "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",

@@ -149,7 +149,7 @@ class JsonlSettings(OutputSettings):
 class WebhookSettings(OutputSettings):
     """An output of type ``webhook``: HTTP POST of CloudEvents."""
 
-    url: str = setting("", "where to post; http or https")
+    url: Secret = setting(Secret(), "where to post; http or https; may hold a password or a token, so it is never shown")
     secret: Secret = setting(Secret(), "key of the HMAC-SHA256 in the header X-DC09-Signature; empty sends none")
     batch: int = setting(1, "events a request; above 1 the body is a CloudEvents JSON batch", "positive")
     timeout_seconds: float = setting(10.0, "a request without an answer for so long has failed", "seconds")
