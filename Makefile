@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench demo crash acceptance clean
+.PHONY: help run test lint format bench demo crash acceptance sbom audit clean
 
 help:  ## Say what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -19,6 +19,11 @@ $(BIN)/dc09-receiver: pyproject.toml constraints.txt
 $(VENV)/dev: $(BIN)/dc09-receiver
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@$(PIP) install --no-deps dc09-spt==0.0.4  # declares pycrypto, which no longer builds; the tests hand it pycryptodome
+	@touch $@
+
+$(VENV)/tools: $(BIN)/dc09-receiver
+	@$(PYTHON) -m venv $@
+	@$@/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt cyclonedx-bom pip-audit
 	@touch $@
 
 run: $(BIN)/dc09-receiver  ## Run the receiver on its defaults: TCP and UDP on port 12128, events on standard output.
@@ -47,6 +52,16 @@ crash: $(VENV)/dev  ## Kill the receiver under load, CYCLES times (100), and cou
 
 acceptance: $(BIN)/dc09-receiver  ## The public acceptance run, from ../shared.
 	@$(BIN)/python ../shared/acceptance/run.py --command "$(CURDIR)/$(BIN)/dc09-receiver"
+
+sbom: $(VENV)/tools  ## Write sbom.json (CycloneDX): what a running receiver is made of, and nothing of its tests.
+	@$(PYTHON) -m venv --clear $(VENV)/runtime
+	@$(VENV)/runtime/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt .
+	@$(VENV)/runtime/bin/python -m pip --disable-pip-version-check --quiet uninstall --yes pip setuptools
+	@$(VENV)/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(VENV)/runtime/bin/python
+	@$(BIN)/python -c 'import json; print("sbom.json:", len(json.load(open("sbom.json"))["components"]), "components")'
+
+audit: $(VENV)/tools  ## Ask the advisory service about every pinned version; it needs the network and fails without an answer.
+	@$(VENV)/tools/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 clean:  ## Remove what was made, except data.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
