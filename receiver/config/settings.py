@@ -30,6 +30,7 @@ RULES: dict[str, tuple[re.Pattern[str] | tuple[float, float], str]] = {
     "days": ((0.01, 36500), "a number of days, 0.01 or more"),
     "count": ((0, 2**40), "0 or more"),
     "priority": ((1, 9), "a priority, 1 (act now) to 9 (log only)"),
+    "facility": ((0, 23), "a facility, 0 to 23"),
 }
 
 

@@ -16,6 +16,7 @@ __all__ = ["CLASSES", "Forwarder", "Output", "Surroundings", "build", "check"]
 CLASSES = {
     "jsonl": "JsonlOutput",
     "webhook": "WebhookOutput",
+    "nats": "NatsOutput",
 }
 """The class of each type; it stands in the module ``receiver.outputs.<type>``."""
 _EXTRAS = {"nats": "nats", "confluent_kafka": "kafka", "aiomqtt": "mqtt", "paho": "mqtt", "redis": "redis"}

@@ -26,7 +26,8 @@ _AFTER_A_FAILURE = 20
 _RENDERED_AT_ONCE = 10  # then the loop may answer a panel
 _FIRST_RETRY_SECONDS = 0.1
 _ORDERS_SECONDS = 1.0
-_LONGEST_RETRY_SECONDS = 5.0  # a duress may come while we wait
+_LONGEST_RETRY_SECONDS = 5.0
+_URGENT_RETRY_SECONDS = 1.0  # the longest while something urgent waits
 
 
 class Forwarder:
@@ -185,7 +186,11 @@ class Forwarder:
         seconds = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret
         if not isinstance(error, EventRefused):  # that was told already
             self._telemetry.delivery_failed(self._settings.name, str(error), seconds)
-        await asyncio.sleep(seconds)
+        while seconds > 0:
+            await asyncio.sleep(min(seconds, _URGENT_RETRY_SECONDS))
+            seconds -= _URGENT_RETRY_SECONDS
+            if self.cursors[Lane.URGENT].waiting:
+                return
 
     def oldest_seconds(self, lane: Lane) -> float:
         """Return how long the oldest event not handed over has waited, 0 when none waits."""
