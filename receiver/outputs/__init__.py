@@ -17,6 +17,12 @@ CLASSES = {
     "jsonl": "JsonlOutput",
     "webhook": "WebhookOutput",
     "nats": "NatsOutput",
+    "kafka": "KafkaOutput",
+    "mqtt": "MqttOutput",
+    "redis": "RedisOutput",
+    "amqp": "AmqpOutput",
+    "postgresql": "PostgresqlOutput",
+    "syslog": "SyslogOutput",
 }
 """The class of each type; it stands in the module ``receiver.outputs.<type>``."""
 _EXTRAS = {"nats": "nats", "confluent_kafka": "kafka", "aiomqtt": "mqtt", "paho": "mqtt", "redis": "redis"}
