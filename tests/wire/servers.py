@@ -284,6 +284,7 @@ class Rabbit(Server):
 
     def environment(self) -> dict[str, str]:
         (self.folder / "plugins").write_text("[].\n", "utf-8")
+        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n", "utf-8")
         return {
             "HOME": str(self.folder), "RABBITMQ_NODENAME": f"dc09-{self.port}@localhost",
             "RABBITMQ_NODE_PORT": str(self.port),
@@ -291,6 +292,7 @@ class Rabbit(Server):
             "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"), "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"), "RABBITMQ_LOGS": "-",
             "RABBITMQ_PID_FILE": str(self.folder / "pid"), "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
         }  # fmt: skip
 
     def settings(self) -> str:
