@@ -355,7 +355,7 @@ class Kafka(Server):
     """The mock broker inside the client library: it keeps nothing over its end, so it is stopped and goes on."""
 
     kind, program, once = "kafka", "python3", False
-    options = "timeout_seconds = 2\n"
+    options = "timeout_seconds = 1\n"
     _MOCK = (
         "import sys, time\nfrom confluent_kafka import Producer\n"
         "brokers = Producer({'test.mock.num.brokers': 1}).list_topics(timeout=10).brokers\n"
@@ -395,10 +395,10 @@ class Kafka(Server):
             {"bootstrap.servers": f"127.0.0.1:{self.port}", "group.id": "tester", "auto.offset.reset": "earliest"}
         )
         consumer.subscribe(["dc09.signals"])
-        found: list[dict[str, Any]] = []
+        found: list[tuple[int, dict[str, Any]]] = []
         quiet = 0
-        while quiet < (3 if found else 20):
-            message = consumer.poll(0.5)
+        while quiet < (3 if found else 50):
+            message = consumer.poll(0.2)
             if message is None or message.error() is not None:
                 quiet += 1
                 continue
@@ -406,9 +406,10 @@ class Kafka(Server):
             told: Any = message.headers() or []
             headers = {name: value.decode() for name, value in told}
             event = {name.removeprefix("ce_"): value for name, value in headers.items() if name.startswith("ce_")}
-            found.append(event | {"datacontenttype": headers["content-type"], "data": json.loads(message.value() or b"")})
+            event |= {"datacontenttype": headers["content-type"], "data": json.loads(message.value() or b"")}
+            found.append((message.timestamp()[1], event))
         consumer.close()
-        return found
+        return [event for _, event in sorted(found, key=lambda told: told[0])]  # the partitions' order is the consumer's
 
 
 SERVERS: list[type[Server]] = [Nats, Kafka, Mosquitto, Redis, Rabbit, Postgresql, Syslog]
