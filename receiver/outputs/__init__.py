@@ -27,7 +27,7 @@ CLASSES = {
 """The class of each type; it stands in the module ``receiver.outputs.<type>``."""
 _EXTRAS = {"nats": "nats", "confluent_kafka": "kafka", "aiomqtt": "mqtt", "paho": "mqtt", "redis": "redis"}
 _EXTRAS |= {"aio_pika": "amqp", "aiormq": "amqp", "pamqp": "amqp", "asyncpg": "postgresql"}
-_PACKAGES = {"nats": "nats-py", "kafka": "confluent-kafka", "mqtt": "aiomqtt", "redis": "redis", "amqp": "aio-pika"}
+_PACKAGES = {"nats": "nats-py", "kafka": "confluent-kafka", "mqtt": "aiomqtt", "amqp": "aio-pika", "postgresql": "asyncpg"}
 
 
 def check(settings: OutputSettings) -> Any:
