@@ -149,6 +149,25 @@ def test_a_refusal_for_ever_is_not_tried_again_and_is_told(tmp_path: Path) -> No
     Stage(tmp_path).play(story)
 
 
+def test_what_a_library_did_not_foresee_is_an_outage_and_does_not_end_the_receiver(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        failures = iter([ValueError("secret"), asyncio.CancelledError(), KeyError("x")])
+
+        def fail(_events: Sequence[OutEvent]) -> DeliveryError | None:
+            error = next(failures, None)
+            if error is not None:
+                raise error
+            return None
+
+        stage.target.fails = fail
+        await stage.store(3)
+        await stage.forward(lambda: len(stage.target.taken) == 3)
+        assert stage.target.numbers() == [1, 2, 3]
+        assert stage.telemetry.delivery_failures["bus"] == 3
+
+    Stage(tmp_path).play(story)
+
+
 def test_spans_say_when_each_event_was_sent_and_confirmed(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         await stage.store(5)

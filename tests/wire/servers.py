@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -182,6 +183,13 @@ class Postgresql(Server):
     def command(self) -> list[str]:
         cluster = str(self.data / "cluster")
         return [str(self.bin / "postgres"), "-D", cluster, "-p", str(self.port), "-k", str(self.data), "-h", "127.0.0.1"]
+
+    def start(self) -> None:
+        for _ in range(20):  # after a kill its children let go of the shared memory one by one
+            with contextlib.suppress(AssertionError):
+                return super().start()
+            time.sleep(0.2)
+        return super().start()
 
     def settings(self) -> str:
         return f'dsn = "postgresql://dc09@127.0.0.1:{self.port}/postgres"\n'
