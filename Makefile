@@ -51,7 +51,7 @@ crash: $(VENV)/dev  ## Kill the receiver under load, CYCLES times (100), and cou
 	@CYCLES=$(or $(CYCLES),100) $(BIN)/python -m pytest tests/wire/test_crash.py -s
 
 buses: $(VENV)/dev  ## Kill every output's server and the receiver under load, CYCLES times (20), with 20,000 signals waiting.
-	@CYCLES=$(or $(CYCLES),20) WAITING=$(or $(WAITING),20000) $(BIN)/python -m pytest tests/wire/test_buses.py -s
+	@CYCLES=$(or $(CYCLES),20) WAITING=$(or $(WAITING),20000) $(BIN)/python -m pytest tests/wire/test_buses.py tests/wire/test_refusing_buses.py -s
 
 acceptance: $(BIN)/dc09-receiver  ## The public acceptance run, from ../shared.
 	@$(BIN)/python ../shared/acceptance/run.py --command "$(CURDIR)/$(BIN)/dc09-receiver"
