@@ -24,8 +24,9 @@ from receiver.config import LogSettings
 _LOG = logging.getLogger("receiver")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+*#%-]{1,200}")
 _LINES_A_SECOND = 20
+_TALKATIVE = ("aio_pika", "aiormq", "nats", "mqtt", "paho")  # what they log, the outputs raise and we tell in our own way
 _ACK_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 4.0)
-_DELIVERY_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
+DELIVERY_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
 _SYNC_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 Labelled = Iterable[tuple[tuple[str, ...], float]]
@@ -64,6 +65,8 @@ def start_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     _LOG.setLevel(settings.level.upper())
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
 
 
 class Histogram:
@@ -213,7 +216,7 @@ class Telemetry(Collector):
         self.delivered[output] += len(seconds)
         histogram = self.delivery_seconds.get((output, lane))
         if histogram is None:
-            histogram = self.delivery_seconds[output, lane] = Histogram(_DELIVERY_BUCKETS)
+            histogram = self.delivery_seconds[output, lane] = Histogram(DELIVERY_BUCKETS)
         for waited in seconds:
             histogram.observe(waited)
 
