@@ -26,6 +26,8 @@ class Server:
     program: ClassVar[str]
     once: ClassVar[bool] = True
     """Whether the target itself drops an event that comes twice."""
+    holds: ClassVar[int] = 1_000_000
+    """How many events it can be filled with."""
     sure: ClassVar[bool] = True
     """Whether what the target has taken outlives its being killed."""
     ending = signal.SIGKILL
@@ -258,7 +260,8 @@ class Mosquitto(Server):
             async with client:
                 await client.subscribe(topic, 1)
                 while True:
-                    message = await asyncio.wait_for(anext(aiter(client.messages)), seconds)
+                    patience = seconds if len(found) < 1000 else 5.0
+                    message = await asyncio.wait_for(anext(aiter(client.messages)), patience)
                     found.append(json.loads(bytes(message.payload)))
 
         with contextlib.suppress(TimeoutError):
@@ -367,7 +370,7 @@ class Syslog(Server):
 class Kafka(Server):
     """The mock broker inside the client library: it keeps nothing over its end, so it is stopped and goes on."""
 
-    kind, program, once = "kafka", "python3", False
+    kind, program, once, holds = "kafka", "python3", False, 4000
     options = "timeout_seconds = 1\n"
     _MOCK = (
         "import sys, time\nfrom confluent_kafka import Producer\n"
