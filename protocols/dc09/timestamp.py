@@ -34,4 +34,6 @@ def decode(stamp: bytes) -> int:
 @lru_cache(maxsize=64)
 def encode(seconds: int) -> bytes:
     """Write seconds since 1970-01-01 UTC as a time stamp with its leading underscore."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("_%H:%M:%S,%m-%d-%Y").encode("ascii")
+    moment = datetime.fromtimestamp(seconds, UTC)
+    # Not %Y: it writes the year 999 with three digits on some platforms.
+    return f"_{moment:%H:%M:%S,%m-%d}-{moment.year:04}".encode("ascii")
