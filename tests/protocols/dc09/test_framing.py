@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from protocols import dc09
+from protocols.dc09 import framing
 from protocols.dc09.crc import crc16
 from protocols.errors import BadCrc, BadLength, NotDc09, Truncated
 
@@ -221,7 +222,7 @@ def test_a_whole_frame_inside_an_unfinished_one_is_taken_and_the_unfinished_one_
     assert framer.feed(unfinished) == []
     found = framer.feed(HOLD_UP)
     assert _frames(found) == [HOLD_UP]
-    assert _errors(found) == [Truncated]
+    assert _errors(found) == [BadLength]  # by its length it would end inside the other
     assert isinstance(found[0], dc09.Damage)
     assert found[0].raw == unfinished
 
@@ -302,3 +303,104 @@ def _held_bytes(framer: dc09.Framer) -> int:
     """Count what a framer keeps from one piece to the next: its bytes, and what it noted of each header in them."""
     noted = sum(sys.getsizeof(header) + sum(map(sys.getsizeof, header)) for header in framer._open)
     return sys.getsizeof(framer._buffer) + sys.getsizeof(framer._open) + noted
+
+
+def _packed(header: bytes) -> bytes:
+    """Return headers of about 4 KB, packed as densely as can be, so that a CR stands where each frame would end."""
+    fits = (header.replace(b"LLL", b"%03X" % length) for length in range(4090, 4000, -1))
+    return next(h for h in fits if h[(h.index(b'"') + int(h[h.index(b'"') - 3 : h.index(b'"')], 16)) % len(h)] == 0x0D)
+
+
+GOOD = dc09.wrap(b'"ADM-CID"0001L0#1234[#1234|1121 01 005]_10:01:02,11-23-2026')
+HOSTILE = {
+    "binary frames inside one another": _packed(b'\n\rA0LLL"'),
+    "text frames inside one another": _packed(b'\n00000LLL"\r'),
+    "frames that begin and never end": b'\nAB0FFF"',
+    "frames with a bad first digit": b'\nAB1000"\r',
+    "frames that end elsewhere": b'\nAB0000"x',
+    "line feeds": b"\n",
+    "carriage returns": b"\r",
+    "headers that break off": b"\n00000000",
+    "a CR far away": b'\nAB1000"' + b"x" * 4100,
+}
+
+
+def _steps(pattern: bytes, piece_bytes: int) -> float:
+    """Count the calls a byte costs, of Python's functions and C's; no time, so that a busy machine tells the same."""
+    data = pattern * (16384 // len(pattern))
+    calls = 0
+
+    def count(_frame: object, event: str, _what: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    framer = dc09.Framer()
+    sys.setprofile(count)
+    try:
+        for start in range(0, len(data), piece_bytes):
+            framer.feed(data[start : start + piece_bytes])
+    finally:
+        sys.setprofile(None)
+    return calls / len(data)
+
+
+@pytest.mark.parametrize("piece_bytes", [16384, 1460, 8, 1])
+@pytest.mark.parametrize("pattern", HOSTILE.values(), ids=HOSTILE)
+def test_no_bytes_cost_more_than_eight_times_the_steps_of_good_frames(pattern: bytes, piece_bytes: int) -> None:
+    assert _steps(pattern, piece_bytes) < 8 * _steps(GOOD, piece_bytes)
+
+
+@pytest.mark.parametrize("piece_bytes", [262144, 1460, 1])
+@pytest.mark.parametrize("pattern", HOSTILE.values(), ids=HOSTILE)
+def test_no_bytes_cost_more_than_six_bytes_of_crc_each(
+    pattern: bytes, piece_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summed = 0
+
+    def counting(data: bytes) -> int:
+        nonlocal summed
+        summed += len(data)
+        return crc16(data)
+
+    monkeypatch.setattr(framing, "crc16", counting)
+    data = pattern * (min(262144, piece_bytes * 10000) // len(pattern))
+    framer = dc09.Framer()
+    for start in range(0, len(data), piece_bytes):
+        framer.feed(data[start : start + piece_bytes])
+    assert summed <= 6 * len(data) + 16 * dc09.MAX_FRAME_BYTES
+
+
+def test_a_good_frame_after_damage_of_any_usual_kind_is_found_however_much_of_it_there_was() -> None:
+    for damaged in DAMAGE.values():
+        assert _frames(dc09.split_datagram(damaged * 500 + TWO))[-1] == TWO
+
+
+def test_more_than_sixteen_pieces_of_damage_at_once_are_told_as_one_with_a_count() -> None:
+    bad = DAMAGE["a flipped bit"]
+    found = dc09.split_datagram(bad * 40 + TWO)
+    assert _errors(found) == [BadCrc] * 16 + [NotDc09]
+    assert "24 more" in str(found[-1].error if isinstance(found[-1], dc09.Damage) else "")
+    assert found[-1].raw == bad
+    assert _frames(found) == [TWO]
+
+
+def test_of_too_many_unfinished_frames_the_older_are_given_up_and_a_good_one_is_found() -> None:
+    framer = dc09.Framer()
+    found = framer.feed(b'\nAB0FFF"x' * 100) + framer.feed(ONE)
+    assert _frames(found) == [ONE]
+    assert set(_errors(found)) <= {Truncated, NotDc09}
+    assert sum(len(f.raw) for f in found) == 900 + len(ONE)
+
+
+def test_a_good_frame_inside_a_damaged_one_is_told_once() -> None:
+    outer = dc09.wrap(b'"SIA-DCS"0001L0#1234[NHA1^' + TWO + b"^]").replace(b"HA1", b"HA2")
+    found = dc09.split_datagram(outer + ONE)
+    assert _frames(found) == [TWO, ONE]
+    assert sum(len(f.raw) for f in found) == len(outer) + len(ONE)
+
+
+def test_the_rest_after_an_unfinished_frame_is_told_too() -> None:
+    rest = b"\r" + ONE.replace(b"121", b"131")
+    found = dc09.split_datagram(ONE.replace(b"0027", b"0FFF")[:-1] + rest)
+    assert _errors(found) == [BadLength, NotDc09]
+    assert sum(len(f.raw) for f in found) == len(ONE) - 1 + len(rest)

@@ -32,7 +32,10 @@ def _writable(vector: dict[str, Any]) -> bool:
     return not any(set(text) & set("^|") for event in vector["events"] for text in event[3])
 
 
-@pytest.mark.parametrize("vector", [param for param in BLOCKS + TRAPS if _writable(param.values[0])])
+WRITABLE = [vector for vector in vectors.load("sia-blocks") + vectors.load("sia-traps") if _writable(vector)]
+
+
+@pytest.mark.parametrize("vector", WRITABLE, ids=lambda vector: vector["block"])
 def test_events_that_were_read_are_written_so_that_they_read_the_same(vector: dict[str, Any]) -> None:
     events = sia_dcs.decode(vector["block"])
     assert _told(sia_dcs.decode(sia_dcs.encode(events))) == _told(events)
