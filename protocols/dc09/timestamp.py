@@ -23,12 +23,12 @@ def decode(stamp: bytes) -> int:
     """
     match = _STAMP.fullmatch(stamp)
     if match is None:
-        raise TimestampError(f"expected _HH:MM:SS,MM-DD-YYYY, got {stamp[:40]!r}")
+        raise TimestampError(f"expected _HH:MM:SS,MM-DD-YYYY, got {len(stamp)} bytes of another shape")
     hour, minute, second, month, day, year = map(int, match.groups())
     try:
         return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
     except ValueError as error:
-        raise TimestampError(f"{stamp!r} names no real moment: {error}") from None
+        raise TimestampError(f"the time stamp names no real moment: {error}") from None
 
 
 @lru_cache(maxsize=64)
