@@ -24,7 +24,7 @@ LAYERS = [
 LEVEL = {name: level for level, line in enumerate(LAYERS) for name in line.split()}
 HOMES = {
     "crcmod": {"protocols/dc09/crc.py"},
-    "Crypto": {"protocols/dc09/cipher.py"},
+    "cryptography": {"protocols/dc09/cipher.py"},
     "prometheus_client": {"receiver/telemetry.py"},
     "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options")},
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},
