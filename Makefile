@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench demo crash acceptance sbom audit clean
+.PHONY: help run test lint format bench demo crash fuzz acceptance sbom audit clean
 
 help:  ## Say what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -24,6 +24,12 @@ $(VENV)/dev: $(BIN)/dc09-receiver
 $(VENV)/tools: $(BIN)/dc09-receiver
 	@$(PYTHON) -m venv $@
 	@$@/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt cyclonedx-bom pip-audit
+	@touch $@
+
+$(VENV)/fuzz: $(BIN)/dc09-receiver
+	@$(PIP) install --constraint constraints.txt --only-binary atheris --editable '.[fuzz]' || { echo \
+	  'make fuzz needs atheris, of which there is no wheel for this Python (or no registry in reach): use CPython 3.11 to 3.13 on Linux.'; \
+	  exit 1; }
 	@touch $@
 
 run: $(BIN)/dc09-receiver  ## Run the receiver on its defaults: TCP and UDP on port 12128, events on standard output.
@@ -49,6 +55,9 @@ bench: $(VENV)/dev  ## Measure against a bare echo in the same run.
 
 crash: $(VENV)/dev  ## Kill the receiver under load, CYCLES times (100), and count what was lost.
 	@CYCLES=$(or $(CYCLES),100) $(BIN)/python -m pytest tests/wire/test_crash.py -s
+
+fuzz: $(VENV)/fuzz  ## Fuzz the wire formats and the pipeline for SECONDS (60) in all; exit 1 on a finding.
+	@$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60)
 
 acceptance: $(BIN)/dc09-receiver  ## The public acceptance run, from ../shared.
 	@$(BIN)/python ../shared/acceptance/run.py --command "$(CURDIR)/$(BIN)/dc09-receiver"
