@@ -10,6 +10,14 @@ from tests import vectors
 CORPUS = Path(__file__).with_name("corpus")
 _IN_CLEAR, _UNDER_KEY, _PIECES_OF_SEVEN = 1, 2, 6
 _MOST_OF_A_KIND = 14
+# What broke the receiver once.
+_FOUND = {
+    "degrees-of-400-digits": b'"ADM-CID"0001L0#1234[#1234|1130 01 001][X' + b"9" * 400 + b"E1]",
+    "altitude-of-400-digits": b'"ADM-CID"0002L0#1234[#1234|1130 01 001][Z' + b"9" * 400 + b"]",
+    "last-hour-of-9999-far-west": b'"ADM-CID"0003L0#9ABC[#9ABC|1130 01 001]_23:59:59,12-31-9999',
+    "first-hour-of-0001-far-east": b'"ADM-CID"0004L0#AAAA[#AAAA|1130 01 001]_00:00:00,01-01-0001',
+    "more-events-than-a-frame-should-hold": b'"SIA-DCS"0005L0#1234[#1234|N' + b"BA" * 400 + b"]",
+}
 
 
 def _bodies() -> dict[str, bytes]:
@@ -50,6 +58,7 @@ def make() -> dict[str, dict[str, bytes]]:
         "sia_dcs": {f"block-{n:02d}": block for n, block in enumerate(blocks[::2])},
         "pipeline": {f"clear-{name}": bytes([_IN_CLEAR]) + body for name, body in list(some.items())[:_MOST_OF_A_KIND]}
         | {f"sealed-{name}": bytes([_UNDER_KEY + n % 2]) + data for n, (name, data) in enumerate(list(plain.items())[::6])}
+        | {f"found-{name}": bytes([_IN_CLEAR]) + body for name, body in _FOUND.items()}
         | {"raw": b"\x00" + one, "failing": b"\x0d" + b'"ADM-CID"0001L0#1234[#1234|1121 01 005]'},
     }  # fmt: skip
 

@@ -22,7 +22,7 @@ from receiver.telemetry import Telemetry
 
 KEY = dc09.Key(bytes(range(32)))
 NOW = 1_790_000_000
-STAMP = b"_13:33:20,09-21-2026"  # NOW
+STAMP = b"_14:13:20,09-21-2026"  # NOW
 _LONGEST_PLAIN_BYTES = 2000  # hexadecimal text doubles it
 _ROWS_HELD = 20_000
 

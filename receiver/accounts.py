@@ -28,6 +28,7 @@ DIALECTS = ("", "ajax")
 """``ajax``: Contact ID 423 is a disarm under duress (Ajax OS Malevich 2.8 and 2.9), not a forced door."""
 _ACCOUNT = re.compile(r"[0-9A-Za-z]{1,16}")
 _SHOWN_MISTAKES = 20
+_FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800, 253_402_300_799  # of the years 1 and 9999, in seconds since 1970
 _SHORTEST_KEY = 16
 
 
@@ -47,11 +48,15 @@ class Account:
     registered: bool = True
 
     def to_utc(self, panel_time: int) -> int:
-        """Turn a panel's time stamp, in seconds read as UTC, into real UTC when the panel keeps local time."""
+        """Turn a panel's time stamp, in seconds read as UTC, into real UTC when the panel keeps local time.
+
+        At the first and the last hours of all years it stays as it came: no year has five digits.
+        """
         if self.time_zone is None:
             return panel_time
         local = datetime.fromtimestamp(panel_time, UTC).replace(tzinfo=self.time_zone)
-        return int(local.timestamp())
+        moment = int(local.timestamp())
+        return moment if _FIRST_MOMENT <= moment <= _LAST_MOMENT else panel_time
 
 
 class Accounts:

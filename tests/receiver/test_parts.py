@@ -162,6 +162,7 @@ def test_a_histogram_counts_up_to_each_bound() -> None:
 def test_moments_are_written_and_read() -> None:
     assert clock.to_text(1_790_000_000_123_456) == "2026-09-21T14:13:20.123456Z"
     assert clock.seconds_to_text(1_790_000_000) == "2026-09-21T14:13:20Z"
+    assert clock.seconds_to_text(-62_135_596_800) == "0001-01-01T00:00:00Z"
     assert clock.from_text("2026-09-21T14:13:20Z") == clock.from_text("2026-09-21T16:13:20+02:00") == 1_790_000_000 * S
     assert clock.from_text("2026-09-21T14:13:20") == 1_790_000_000 * S
     with pytest.raises(ValueError, match="yesterday"):
