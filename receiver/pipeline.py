@@ -114,7 +114,9 @@ class Pipeline:
             self.raise_trouble(trouble, route.origin, now_us)
         if envelope is None or verdict is Verdict.SILENCE:
             return None
-        return replies.nak(envelope, now_us) if verdict is Verdict.NAK else replies.duh(envelope)
+        reply = replies.nak(envelope, now_us) if verdict is Verdict.NAK else replies.duh(envelope)
+        # A source can be forged over UDP: never more bytes than came. Concerns DUH to a token of one or two letters, no data.
+        return None if route.transport == "udp" and len(reply) > len(raw) else reply
 
     # -- paths and troubles ---------------------------------------------------------------------------------------
 
