@@ -115,7 +115,7 @@ class Pipeline:
         if envelope is None or verdict is Verdict.SILENCE:
             return None
         reply = replies.nak(envelope, now_us) if verdict is Verdict.NAK else replies.duh(envelope)
-        # A source can be forged over UDP: never more bytes than came. Concerns DUH to a token of one or two letters, no data.
+        # Over UDP a source can be forged: never more bytes than came (DUH to a token of one or two letters without data).
         return None if route.transport == "udp" and len(reply) > len(raw) else reply
 
     # -- paths and troubles ---------------------------------------------------------------------------------------
