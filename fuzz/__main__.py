@@ -65,9 +65,15 @@ def fuzz(target: str, seconds: int, jobs_folder: Path) -> Outcome:
     if done.returncode and finding is None:
         raise RuntimeError(f"{target}: the fuzzer ended with {done.returncode} and saved no input\n{_end_of(said)}")
     return Outcome(
-        target, _stat(said, "number_of_executed_units"), _stat(said, "average_exec_per_sec"),
-        len(list(grown.iterdir())) - known, max(map(int, re.findall(r" cov: (\d+)", said)), default=0), _stat(said, "peak_rss_mb"), finding, said,
-    )  # fmt: skip
+        target,
+        _stat(said, "number_of_executed_units"),
+        _stat(said, "average_exec_per_sec"),
+        len(list(grown.iterdir())) - known,
+        max(map(int, re.findall(r" cov: ([0-9]+)", said)), default=0),
+        _stat(said, "peak_rss_mb"),
+        finding,
+        said,
+    )
 
 
 def _stat(said: str, name: str) -> int:
