@@ -113,16 +113,14 @@ class Pipeline:
             route.transport, verdict.value, error.reason,
             listener=route.listener, peer=route.peer, account=account or "-", error=error,
         )  # fmt: skip
-        kept = Refusal(
-            now_us, error.reason, str(error), account, route.listener, route.transport, route.peer, raw[:_RAW_KEPT_BYTES]
-        )
+        shown = dc09.mask_keys(raw[:_RAW_KEPT_BYTES])
+        kept = Refusal(now_us, error.reason, str(error), account, route.listener, route.transport, route.peer, shown)
         if not self._journal.refuse(kept):
             self._telemetry.refusals_dropped += 1
         reason = policy.TROUBLES.get(type(error))
         if reason is not None:
-            shown = raw[:_RAW_KEPT_BYTES].hex().upper()
             text = self._explain(error, account)
-            trouble = Trouble(reason, text, now_us, 1, account, route.listener, route.peer, shown)
+            trouble = Trouble(reason, text, now_us, 1, account, route.listener, route.peer, shown.hex().upper())
             self.raise_trouble(trouble, route.origin, now_us)
         if envelope is None or verdict is Verdict.SILENCE:
             return None
@@ -164,7 +162,7 @@ class Pipeline:
     def _notice(self, notices: tuple[Notice, ...], envelope: dc09.Envelope, route: Route, now_us: int) -> None:
         """Raise a trouble for each notice on a message's sender."""
         for notice in notices:
-            shown = (notice.raw or envelope.frame.raw)[:_RAW_KEPT_BYTES].hex().upper()
+            shown = dc09.mask_keys(notice.raw or envelope.frame.raw).hex().upper()
             name, peer = envelope.address.account, notice.peer or route.peer
             trouble = Trouble(notice.reason, notice.text, now_us, 1, name, route.listener, peer, shown)
             self.raise_trouble(trouble, route.origin, now_us)
@@ -216,7 +214,9 @@ def _rows(
         flags = f"{flags} plaintext".lstrip()
     panel_time = None if message.panel_time is None else account.to_utc(message.panel_time)
     identity = repeat_identity(message)
-    body = message.body if envelope.encrypted else None
+    raw, body = envelope.frame.raw, message.body if envelope.encrypted else None
+    if message.extended:  # the value of a key exchange is not kept
+        raw, body = dc09.mask_keys(raw), body and dc09.mask_body(body)
     rows = []
     for number, event in enumerate(events):
         lane = URGENT if event.priority == payloads.URGENT_PRIORITY else NORMAL
@@ -224,7 +224,7 @@ def _rows(
         rows.append(
             Row(
                 0, lane, event.priority, duress, now_us, panel_time, identity, number,
-                route.origin, route.peer, flags, envelope.frame.raw, body,
+                route.origin, route.peer, flags, raw, body,
             )
         )  # fmt: skip
     return rows
