@@ -35,6 +35,10 @@ class MemoryJournal:
         self._repeats.add({identity: position}, now_us)
         return Receipt(position, repeat=False)
 
+    def knows(self, identity: bytes) -> bool:
+        """Tell whether a message with this identity was stored, in the window of repeats or just out of it."""
+        return self._repeats.recall(identity) is not None
+
     def append_later(self, rows: Sequence[Row]) -> None:
         """Store path and trouble events.
 

@@ -44,8 +44,15 @@ VERDICTS: dict[type[Exception], Verdict] = {
     JournalUnavailable: Verdict.SILENCE,  # let the sender retry or fail over
 }
 
-TROUBLES: tuple[type[Exception], ...] = (Undecryptable, PlaintextRefused, UnknownAccount, UnknownToken)
-"""Refusals that an operator is told of, as a trouble event."""
+TROUBLES: dict[type[Exception], str] = {
+    Undecryptable: "undecryptable",
+    PlaintextRefused: "plaintext-refused",
+    UnknownAccount: "unknown-account",
+    UnknownToken: "unknown-token",
+    FromReceiver: "reflected-reply",
+}
+"""Refusals that an operator is told of, with the reason of the trouble event."""
+_NAK_HEADER = b'"NAK"0000R0L0A0['
 
 
 def verdict(error: ProtocolError | ReceiverError) -> Verdict:
@@ -68,6 +75,13 @@ def check_sender(envelope: Envelope) -> None:
     """
     if envelope.token in RECEIVER_TOKENS:
         raise FromReceiver(f"{envelope.token} is sent by receivers only")
+
+
+def recognise_nak(error: ProtocolError | ReceiverError, raw: bytes) -> ProtocolError | ReceiverError:
+    """Name a reflected NAK as what it is: its header has no account, so it cannot be read as a panel's."""
+    if isinstance(error, EnvelopeError) and _NAK_HEADER in raw[:32]:
+        return FromReceiver("NAK is sent by receivers only")
+    return error
 
 
 def check_plaintext(envelope: Envelope, account: Account) -> None:

@@ -25,7 +25,7 @@ from receiver.outputs import Forwarder
 from receiver.paths import STORM_COUNT, STORM_US
 from receiver.pipeline import Pipeline
 from receiver.telemetry import Labelled, Telemetry
-from receiver.troubles import Trouble
+from receiver.troubles import REASONS, Trouble
 
 _DRAIN_SECONDS = 6.0
 _TIDY_SECONDS = 10.0
@@ -102,6 +102,7 @@ class Service:
         self._journal.on_sync = telemetry.stored
         try:
             self._pipeline = Pipeline(self._accounts, settings.clock, self._journal, telemetry, clock.now_us)
+            self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
             self._handle_signals()
             self._allow_connections()
@@ -135,6 +136,8 @@ class Service:
                     draining.create_task(tcp.drain(_DRAIN_SECONDS))
                 for udp in self._udp:
                     draining.create_task(udp.drain(_DRAIN_SECONDS))
+            for trouble in self._pipeline.troubles.rest():
+                self._pipeline.tell_trouble(trouble, self._home(), clock.now_us())
             for task in tasks:
                 task.cancel()
 
@@ -217,6 +220,9 @@ class Service:
         self._accounts = self._pipeline.accounts = found
         self._pipeline.clock_settings = settings.clock
         self._pipeline.paths.keep({account.account for account in found.supervised()})
+        self._pipeline.senders.keep({account.account for account in found})
+        self._pipeline.senders.clock = settings.clock
+        self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
         for forwarder in self._forwarders:
             forwarder.accounts = found
             forwarder.reopen()
@@ -257,7 +263,7 @@ class Service:
         if lost and len(self._losses) >= STORM_COUNT and now_us - self._storm_told_us > STORM_US:
             text = f"{len(self._losses)} paths were lost within {STORM_US // clock.SECOND_US} s; look at our own line first"
             trouble = Trouble("paths-lost", text, self._losses[0], len(self._losses))
-            self._pipeline.tell_trouble(trouble, self._home(), now_us)
+            self._pipeline.raise_trouble(trouble, self._home(), now_us)
             self._storm_told_us = now_us
         for change in lost:
             self._pipeline.tell_path(change, self._home(), now_us)
@@ -299,6 +305,12 @@ class Service:
         def paths() -> Labelled:
             return [((state,), count) for state, count in self._pipeline.paths.count().items()]
 
+        def troubles() -> Labelled:
+            return [((reason,), self._pipeline.troubles.happened[reason]) for reason in REASONS]
+
+        def stale_tests() -> float:
+            return self._pipeline.senders.stale_tests
+
         def waiting() -> Labelled:
             return by_lane(lambda forwarder, lane: forwarder.cursors[lane].waiting)
 
@@ -316,6 +328,9 @@ class Service:
         gauge("receiver_paths", "Supervised paths that were heard, by state", ("state",), paths)
         gauge("receiver_accounts", "Registered accounts", (), one(lambda: len(self._accounts)))
         gauge("receiver_remembered_messages", "Messages remembered for repeats", (), one(lambda: self._journal.remembered))
+        gauge("receiver_troubles_total", "Troubles by reason, each one, told or counted", ("reason",), troubles)
+        gauge("receiver_link_tests_stale_total", "Link tests acknowledged that proved nothing new", (), one(stale_tests))
+        gauge("receiver_senders", "Accounts whose sender is remembered", (), one(lambda: len(self._pipeline.senders)))
         gauge("receiver_udp_dropped_total", "Datagrams dropped by the kernel or by us", (), one(self._udp_dropped))
         gauge("receiver_resident_bytes", "Largest resident memory so far", (), one(_resident_bytes))
 

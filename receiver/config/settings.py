@@ -80,6 +80,12 @@ class AccountsSettings:
         choices=("", "refuse", "accept"),
     )
     default_key: Secret = setting(Secret(), "key for encrypted messages of accounts without one of their own")
+    address_alive_seconds: int = setting(
+        300,
+        "a second address is told of while the first was heard within this, or within the account's supervision_seconds; "
+        "0 for never, where panels change addresses by design",
+        "count",
+    )
 
 
 @dataclass(frozen=True, slots=True)

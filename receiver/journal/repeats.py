@@ -28,14 +28,20 @@ class Repeats:
     def __len__(self) -> int:
         return sum(map(len, self._slices)) + sum(map(len, self._leaving))
 
-    def find(self, identity: bytes, now_us: int) -> int | None:
-        """Return the position of the message with this identity, or None when there is none in the window."""
+    def recall(self, identity: bytes) -> int | None:
+        """Return the position of the message with this identity, in the window or just out of it; needs no clock."""
         for entries in self._slices:
             if identity in entries:
-                self._age(now_us)
-                position = entries[identity]
-                return position if position >= self._oldest else None
+                return entries[identity]
         return None
+
+    def find(self, identity: bytes, now_us: int) -> int | None:
+        """Return the position of the message with this identity, or None when there is none in the window."""
+        position = self.recall(identity)
+        if position is None:
+            return None
+        self._age(now_us)
+        return position if position >= self._oldest else None
 
     def add(self, positions: dict[bytes, int], now_us: int) -> None:
         """Remember messages that have just reached the disk together: identity to position, none older than before."""

@@ -76,3 +76,8 @@ def test_a_decrypted_body_is_masked() -> None:
 def test_nothing_to_mask_costs_no_copy() -> None:
     raw = dc09.encode("ADM-CID", "0001", ADDRESS, b"#1234|1121 01 005")
     assert dc09.mask_keys(raw) is raw
+
+
+def test_a_frame_whose_data_does_not_close_is_masked_as_damage_is() -> None:
+    raw = dc09.wrap(b'"ADM-CID"0001L0#1234[#1234|1121 01 005[K00112233')
+    assert dc09.mask_keys(raw) == dc09.wrap(b'"ADM-CID"0001L0#1234[#1234|1121 01 005[K********')
