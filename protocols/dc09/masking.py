@@ -1,7 +1,7 @@
 """Taking keys out of bytes that will be kept: the value of an extended block ``K`` becomes ``*``, as many as it had bytes.
 
-A key exchange in clear (``[K…]``, letter K of the extended data) carries an AES key. Data stays as it came, with its brackets:
-what is stored is read again for each output, and must mean the same.
+A key exchange in clear (``[K…]``, letter K of the extended data) carries an AES key. Data stays as it came: what is
+stored is read again for each output, and must mean the same.
 """
 
 import re
