@@ -6,6 +6,7 @@ What happens to a frame is told by ``handle`` from top to bottom. What each refu
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import NamedTuple
@@ -30,12 +31,16 @@ URGENT, NORMAL = Lane.URGENT.value, Lane.NORMAL.value
 
 
 class Route(NamedTuple):
-    """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two."""
+    """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two.
+
+    ``spend`` is asked of each refused frame, with the peer and whether it proved a key: may it cost more than a count?
+    """
 
     listener: str
     transport: str
     peer: str
     origin: int
+    spend: Callable[[str, bool], bool] = lambda _peer, _proven: True
 
 
 class Pipeline:
@@ -98,6 +103,10 @@ class Pipeline:
         self, error: ProtocolError | ReceiverError, raw: bytes, envelope: dc09.Envelope | None, route: Route, now_us: int
     ) -> bytes | None:
         verdict = policy.verdict(error)
+        ours = isinstance(error, JournalUnavailable)  # no fault of the sender's
+        if not ours and not route.spend(route.peer, verdict is Verdict.NAK):
+            self._telemetry.refused_over_budget(route.transport, error.reason)
+            return None
         account = envelope.address.account if envelope else None
         self._telemetry.refused(
             route.transport, verdict.value, error.reason,
