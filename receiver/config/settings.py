@@ -69,7 +69,7 @@ class ListenerSettings:
         3600.0, "silence after the first frame; longer than any supervision interval", "seconds"
     )
     crowded_out_after_seconds: float = setting(
-        2.0, "so old must a connection without an answer be to make room for another when there are too many", "seconds"
+        0.5, "so old must a connection without an answer be to make room for another when there are too many", "seconds"
     )
     unread_timeout_seconds: float = setting(30.0, "a panel that does not take our replies for so long is closed", "seconds")
     keepalive_seconds: int = setting(
