@@ -91,7 +91,7 @@ class ListenerSettings:
         200, "refused UDP frames told of from all addresses together, which may be forged; above, only counted", "positive"
     )
     connection_buffer_bytes: int = setting(
-        65536, "kernel memory asked for each direction of a TCP connection; bounds what a peer can make us hold", "buffer"
+        16384, "kernel memory asked for each direction of a TCP connection; bounds what a peer can make us hold", "buffer"
     )
     max_datagram_bytes: int = setting(16384, "a longer UDP datagram is damage and is not read", "positive")
     close_after_ack: bool = setting(False, "close once every frame is answered; panels disagree on who closes")

@@ -18,6 +18,7 @@ from receiver.config import ListenerSettings
 from receiver.listeners.budget import Budgets, source_of
 from receiver.listeners.crowd import Crowd
 from receiver.listeners.tcp import Connection
+from receiver.listeners.turns import Turns
 from receiver.pipeline import Pipeline
 from receiver.telemetry import Telemetry
 
@@ -40,6 +41,7 @@ class TcpListener:
         self.crowd = Crowd[Connection](
             settings.max_connections, settings.max_connections_per_source, settings.crowded_out_after_seconds
         )
+        self.turns = Turns()
         self.stopping = False
         self._sock: socket.socket | None = None
         self._taking = False

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from receiver.listeners.door import TcpListener
 
 _IN_HAND_LIMIT = 512  # frames of one connection; above, reading pauses until half are answered
-_SLICE_BYTES = 16384  # the loop hands over up to 256 KB at once; limits are looked at between slices of it
+_LIGHT_BYTES = 2048  # what a panel sends at once; what is more is worked off by turns
+_SLICE_BYTES = 8192  # taken in one turn, about 3 ms of the shortest frames; limits are looked at between slices
 _UNREAD_BYTES = 16384  # replies held for a panel that does not take them, beside what the kernel holds; then it is not read
 
 
@@ -29,9 +30,9 @@ class Connection(asyncio.Protocol):
     """One panel's connection."""
 
     __slots__ = (
-        "_answers", "_began", "_closing", "_closing_since", "_framer", "_full", "_handle", "_heard", "_listener",
-        "_noise_bytes", "_proven", "_reading_ended", "_route", "_settings", "_telemetry", "_transport", "_unread_since",
-        "opened", "source",
+        "_answers", "_began", "_closing", "_closing_since", "_framer", "_full", "_handle", "_heard", "_held", "_held_at",
+        "_held_since", "_listener", "_noise_bytes", "_proven", "_reading_ended", "_route", "_settings", "_telemetry",
+        "_transport", "_unread_since", "opened", "source",
     )  # fmt: skip
 
     def __init__(self, listener: "TcpListener", address: tuple[str, int]) -> None:
@@ -50,6 +51,7 @@ class Connection(asyncio.Protocol):
         self._full = False  # too many frames in hand
         self._unread_since: float | None = None  # the panel does not read our replies
         self._proven = False  # it was given an answer
+        self._held, self._held_at, self._held_since = b"", 0, 0.0  # read and not yet taken, from where on, when it came
         self._reading_ended = self._closing = False
         self._closing_since = 0.0
 
@@ -79,13 +81,25 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take the next bytes; every frame they complete goes in hand at once."""
         arrived = clock.monotonic()
-        if len(data) <= _SLICE_BYTES:
+        if len(data) <= _LIGHT_BYTES:
             self._take(data, arrived)
             return
-        for at in range(0, len(data), _SLICE_BYTES):
-            if self._closing or self._reading_ended:
-                return
-            self._take(data[at : at + _SLICE_BYTES], arrived)
+        self._held, self._held_at, self._held_since = data, 0, arrived
+        self._read_or_pause()
+        self._listener.turns.add(self)
+
+    def work(self) -> bool:
+        """Take the next slice of what is held; tell whether there is more that can be taken now."""
+        if self._closing or self._reading_ended:
+            self._held = b""
+            return False
+        at, self._held_at = self._held_at, self._held_at + _SLICE_BYTES
+        last = self._held_at >= len(self._held)
+        self._take(self._held[at : self._held_at], self._held_since)
+        if last:
+            self._held = b""
+            self._read_or_pause()
+        return not last and not self._full
 
     def _take(self, data: bytes, arrived: float) -> None:
         framer, answers = self._framer, self._answers
@@ -145,7 +159,14 @@ class Connection(asyncio.Protocol):
         if not answers:
             self._close_if_done()
         if self._full and len(answers) < _IN_HAND_LIMIT // 2:
-            self._full = False
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take what is held, and read again, now that enough frames were answered."""
+        self._full = False
+        if self._held:
+            self._listener.turns.add(self)
+        else:
             self._read_or_pause()
 
     def _close_if_done(self) -> None:
@@ -167,7 +188,7 @@ class Connection(asyncio.Protocol):
     def _read_or_pause(self) -> None:
         if self._closing or self._reading_ended:
             return
-        if self._full or self._unread_since is not None:
+        if self._held or self._full or self._unread_since is not None:
             self._transport.pause_reading()
         else:
             self._began = clock.monotonic()  # while we did not read, a frame could not end
@@ -181,7 +202,7 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()  # it does not even take the last of its answers
         elif self._unread_since is not None and now - self._unread_since > settings.unread_timeout_seconds:
             self.abort("unread-timeout")
-        elif self._answers:
+        elif self._answers or self._held:
             return
         elif self._framer.begun and now - self._began > settings.frame_timeout_seconds:
             self.abort("frame-timeout")
