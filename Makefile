@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench demo crash acceptance clean
+.PHONY: help run test lint format bench demo crash flood acceptance clean
 
 help:  ## Say what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -44,6 +44,9 @@ bench: $(VENV)/dev  ## Measure against a bare echo in the same run.
 
 crash: $(VENV)/dev  ## Kill the receiver under load, CYCLES times (100), and count what was lost.
 	@CYCLES=$(or $(CYCLES),100) $(BIN)/python -m pytest tests/wire/test_crash.py -s
+
+flood: $(VENV)/dev  ## Attack the receiver in ten ways, SECONDS (10) each, and time a panel's duress meanwhile.
+	@SECONDS=$(or $(SECONDS),10) ONLY="$(ONLY)" $(BIN)/python -m tests.wire.flood
 
 acceptance: $(BIN)/dc09-receiver  ## The public acceptance run, from ../shared.
 	@$(BIN)/python ../shared/acceptance/run.py --command "$(CURDIR)/$(BIN)/dc09-receiver"
