@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench demo crash fuzz acceptance sbom audit clean
+.PHONY: help run test lint format bench demo crash fuzz acceptance sbom audit clean flood
 
 help:  ## Say what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -58,6 +58,9 @@ crash: $(VENV)/dev  ## Kill the receiver under load, CYCLES times (100), and cou
 
 fuzz: $(VENV)/fuzz  ## Fuzz the wire formats and the pipeline for SECONDS (60) in all; exit 1 on a finding.
 	@$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60)
+
+flood: $(VENV)/dev  ## Attack the receiver in ten ways, SECONDS (10) each, and time a panel's duress meanwhile.
+	@SECONDS=$(or $(SECONDS),10) ONLY="$(ONLY)" $(BIN)/python -m tests.wire.flood
 
 acceptance: $(BIN)/dc09-receiver  ## The public acceptance run, from ../shared.
 	@$(BIN)/python ../shared/acceptance/run.py --command "$(CURDIR)/$(BIN)/dc09-receiver"

@@ -6,6 +6,7 @@ What happens to a frame is told by ``handle`` from top to bottom. What each refu
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import NamedTuple
@@ -31,12 +32,16 @@ URGENT, NORMAL = Lane.URGENT.value, Lane.NORMAL.value
 
 
 class Route(NamedTuple):
-    """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two."""
+    """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two.
+
+    ``spend`` is asked of each refused frame, with the peer and whether it proved a key: may it cost more than a count?
+    """
 
     listener: str
     transport: str
     peer: str
     origin: int
+    spend: Callable[[str, bool], bool] = lambda _peer, _proven: True
 
 
 class Pipeline:
@@ -108,6 +113,10 @@ class Pipeline:
     ) -> bytes | None:
         error = policy.recognise_nak(error, raw)
         verdict = policy.verdict(error)
+        ours = isinstance(error, JournalUnavailable)  # no fault of the sender's
+        if not ours and not route.spend(route.peer, verdict is Verdict.NAK):
+            self._telemetry.refused_over_budget(route.transport, error.reason)
+            return None
         account = envelope.address.account if envelope else None
         self._telemetry.refused(
             route.transport, verdict.value, error.reason,

@@ -20,7 +20,7 @@ from receiver.accounts import Accounts
 from receiver.config import ListenerSettings, Settings
 from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal import Journal, Lane, Origin, Reader
-from receiver.listeners import Monitor, TcpListener, UdpListener, bind_tcp, bind_udp
+from receiver.listeners import RESERVED_FILES, Monitor, TcpListener, UdpListener, bind_tcp, bind_udp, files_for_connections
 from receiver.outputs import Forwarder
 from receiver.paths import STORM_COUNT, STORM_US
 from receiver.pipeline import Pipeline
@@ -30,7 +30,6 @@ from receiver.troubles import REASONS, Trouble
 _DRAIN_SECONDS = 6.0
 _TIDY_SECONDS = 10.0
 _CLOSE_OUTPUTS_SECONDS = 1.0
-_OTHER_FILES = 200  # journal, outputs, HTTP
 
 
 def load_accounts(settings: Settings) -> Accounts:
@@ -190,8 +189,9 @@ class Service:
         self._telemetry.ready()
 
     def _allow_connections(self) -> None:
-        """Ask the system for as many open files as the listeners may need connections."""
-        wanted = sum(listener.max_connections for listener in self._settings.listeners) + _OTHER_FILES
+        """Ask the system for as many open files as the listeners may need connections; what it grants binds them."""
+        taking = [listener for listener in self._settings.listeners if listener.transport != "udp"]
+        wanted = sum(listener.max_connections for listener in taking) + RESERVED_FILES
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         if soft != resource.RLIM_INFINITY and soft < granted:
@@ -199,7 +199,7 @@ class Service:
         if granted < wanted:
             self._telemetry.warned(
                 "the system allows fewer open files than max_connections needs; raise its limit (ulimit -n)",
-                wanted=wanted, granted=granted,
+                wanted=wanted, granted=granted, connections=files_for_connections(),
             )  # fmt: skip
 
     def _handle_signals(self) -> None:
@@ -300,7 +300,7 @@ class Service:
             return [((name, lane.word), read(f, lane)) for name, f in self._by_name() for lane in Lane]
 
         def connections() -> Labelled:
-            return [(("tcp",), sum(len(listener.connections) for listener in self._tcp))]
+            return [(("tcp",), sum(len(listener.crowd.all) for listener in self._tcp))]
 
         def paths() -> Labelled:
             return [((state,), count) for state, count in self._pipeline.paths.count().items()]
