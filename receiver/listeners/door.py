@@ -11,6 +11,7 @@ import errno
 import resource
 import socket
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from receiver import clock
@@ -34,7 +35,8 @@ class TcpListener:
 
     def __init__(self, settings: ListenerSettings, origin: int, pipeline: Pipeline, telemetry: Telemetry) -> None:
         self.settings = settings
-        self.pipeline = pipeline
+        self.handle = pipeline.handle  # looked up once for all connections
+        self.handle_damage = pipeline.handle_damage
         self.telemetry = telemetry
         self.origin = origin
         self.budgets = Budgets(settings.refused_frames_burst, settings.refused_frames_per_second, settings.refused_sources)
@@ -111,22 +113,20 @@ class TcpListener:
         opening = asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
         self._drive(opening, connection)
 
-    def _drive(self, opening: Coroutine[Any, Any, object], connection: Connection) -> None:
+    def _drive(
+        self, opening: Coroutine[Any, Any, object], connection: Connection, _: "asyncio.Future[Any] | None" = None
+    ) -> None:
         """Run the coroutine that opens a connection; it waits once, for the loop's next turn (``decisions/0004``)."""
-
-        def step(_: "asyncio.Future[Any] | None" = None) -> None:
-            try:
-                waiting: asyncio.Future[Any] = opening.send(None)
-            except StopIteration:
-                return
-            except Exception as error:  # noqa: BLE001 - one connection must not take the door with it
-                self.leave(connection)
-                self.telemetry.crashed("opening a connection", error)
-                return
-            waiting._asyncio_future_blocking = False
-            waiting.add_done_callback(step)
-
-        step()
+        try:
+            waiting: asyncio.Future[Any] = opening.send(None)
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 - one connection must not take the door with it
+            self.leave(connection)
+            self.telemetry.crashed("opening a connection", error)
+            return
+        waiting._asyncio_future_blocking = False
+        waiting.add_done_callback(partial(self._drive, opening, connection))
 
     def leave(self, connection: Connection) -> None:
         """Count a connection out."""
