@@ -9,7 +9,6 @@ import contextlib
 import gc
 import resource
 import signal
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +16,13 @@ from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
 from receiver import __version__, accounts, clock, config, outputs
 from receiver.accounts import Accounts
+from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
 from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal import Journal, Lane, Origin, Reader
 from receiver.listeners import Monitor, TcpListener, UdpListener, bind_tcp, bind_udp
 from receiver.outputs import Forwarder
-from receiver.paths import STORM_COUNT, STORM_US
+from receiver.paths import STORM_US, Storm
 from receiver.pipeline import Pipeline
 from receiver.telemetry import Labelled, Telemetry
 from receiver.troubles import Trouble
@@ -70,8 +70,7 @@ class Service:
         self._monitor = Monitor(settings.http, self._telemetry.scrape, self._unhealthy, self._unready)
         self._ready = False
         self._beat = 0.0
-        self._losses: deque[int] = deque()
-        self._storm_told_us = 0
+        self._storm = Storm()
 
     @property
     def ready(self) -> bool:
@@ -101,7 +100,11 @@ class Service:
         self._journal = Journal(settings.receiver.data_dir, settings.journal, origins)
         self._journal.on_sync = telemetry.stored
         try:
-            self._pipeline = Pipeline(self._accounts, settings.clock, self._journal, telemetry, clock.now_us)
+            found = self._journal.newest_us, self._journal.newest_stamp_us
+            self._clock_watch = ClockWatch(settings.clock, *clock.both_us(), *found)
+            self._pipeline = Pipeline(
+                self._accounts, settings.clock, self._journal, telemetry, clock.now_us, clock.steady_us, self._clock_watch
+            )
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
             self._handle_signals()
             self._allow_connections()
@@ -215,7 +218,7 @@ class Service:
                 self._telemetry.reload_failed(mistake)
             return
         self._accounts = self._pipeline.accounts = found
-        self._pipeline.clock_settings = settings.clock
+        self._pipeline.clock_settings = self._clock_watch.settings = settings.clock
         self._pipeline.paths.keep({account.account for account in found.supervised()})
         for forwarder in self._forwarders:
             forwarder.accounts = found
@@ -233,13 +236,15 @@ class Service:
         while True:
             await asyncio.sleep(1.0)
             self._beat = clock.monotonic()
-            now_us = clock.now_us()
-            self._check_paths(now_us)
-            for trouble in self._pipeline.troubles.due(now_us):
+            now_us, steady_us = clock.both_us()
+            for finding in self._clock_watch.look(now_us, steady_us, clock.synchronised()):
+                self._pipeline.raise_trouble(Trouble(*finding, now_us), self._home(), now_us)
+            self._check_paths(now_us, steady_us)
+            for trouble in self._pipeline.troubles.due(steady_us):
                 self._pipeline.tell_trouble(trouble, self._home(), now_us)
             self._journal.flush()
             if self._beat - tidied > _TIDY_SECONDS:
-                self._journal.tidy()
+                self._journal.tidy(keep_old=self._clock_watch.holds_retention(steady_us))
                 tidied = self._beat
             failed = self._tell_journal(failed)
             self._telemetry.tick()
@@ -249,16 +254,14 @@ class Service:
         first = self._settings.listeners[0]
         return self._origin(first, "udp" if first.transport == "udp" else "tcp")
 
-    def _check_paths(self, now_us: int) -> None:
-        lost = self._pipeline.paths.check(now_us)
-        self._losses.extend(now_us for _ in lost)
-        while self._losses and self._losses[0] < now_us - STORM_US:
-            self._losses.popleft()
-        if lost and len(self._losses) >= STORM_COUNT and now_us - self._storm_told_us > STORM_US:
-            text = f"{len(self._losses)} paths were lost within {STORM_US // clock.SECOND_US} s; look at our own line first"
-            trouble = Trouble("paths-lost", text, self._losses[0], len(self._losses))
+    def _check_paths(self, now_us: int, steady_us: int) -> None:
+        lost = self._pipeline.paths.check(steady_us)
+        storm = self._storm.add(len(lost), steady_us)
+        if storm is not None:
+            count, since_us = storm
+            text = f"{count} paths were lost within {STORM_US // clock.SECOND_US} s; look at our own line first"
+            trouble = Trouble("paths-lost", text, now_us - steady_us + since_us, count)
             self._pipeline.tell_trouble(trouble, self._home(), now_us)
-            self._storm_told_us = now_us
         for change in lost:
             self._pipeline.tell_path(change, self._home(), now_us)
 
@@ -317,6 +320,7 @@ class Service:
         gauge("receiver_accounts", "Registered accounts", (), one(lambda: len(self._accounts)))
         gauge("receiver_remembered_messages", "Messages remembered for repeats", (), one(lambda: self._journal.remembered))
         gauge("receiver_udp_dropped_total", "Datagrams dropped by the kernel or by us", (), one(self._udp_dropped))
+        add_clock_gauges(self._telemetry, self._clock_watch)
         gauge("receiver_resident_bytes", "Largest resident memory so far", (), one(_resident_bytes))
 
     def _udp_dropped(self) -> float:
@@ -324,6 +328,22 @@ class Service:
 
     def _by_name(self) -> list[tuple[str, Forwarder]]:
         return [(s.name, f) for s, f in zip(self._settings.outputs, self._forwarders, strict=True)]
+
+
+def add_clock_gauges(telemetry: Telemetry, watch: ClockWatch) -> None:
+    """Tell telemetry how our clock stands."""
+
+    def offset() -> Labelled:
+        return [] if watch.panels_offset_us is None else [((), watch.panels_offset_us / clock.SECOND_US)]
+
+    gauge = telemetry.gauge
+    gauge("receiver_clock_steps_total", "Jumps of our clock by more than 2 s", (), lambda: [((), watch.steps)])
+    gauge(
+        "receiver_clock_synchronised", "The kernel's word on our clock: 1 kept right, 0 not, -1 unknown", (),
+        lambda: [((), -1 if watch.synchronised is None else int(watch.synchronised))],
+    )  # fmt: skip
+    gauge("receiver_clock_suspect", "1 while there is evidence that our clock is wrong", (), lambda: [((), watch.suspect)])
+    gauge("receiver_clock_panels_offset_seconds", "Median of panels' clocks minus ours", (), offset)
 
 
 def _resident_bytes() -> float:

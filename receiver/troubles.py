@@ -1,7 +1,7 @@
 """Troubles: what an operator must be told of beside the signals; pure state, with time passed in.
 
 The first of its kind goes out at once. Its like, from the same account at the same listener, are counted for a minute and
-then told as one with their ``count``, so that a storm is one line and not ten thousand.
+then told as one with their ``count``, so that a storm is one line and not ten thousand. The minute is steady time.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +14,10 @@ REASONS = {
     "unknown-account": "a message of an account that is not registered",
     "unknown-token": "a message in a format that is in no table of the standards",
     "journal-damaged": "a stored event that cannot be read again; its bytes stand in raw",
+    "clock-stepped": "our own clock jumped",
+    "clock-behind-journal": "our own clock is before the newest stored event",
+    "clock-unsynchronised": "the kernel says that nothing keeps our clock right",
+    "clock-suspect": "messages were accepted, or most panels agree, against our own clock",
     "paths-lost": "many paths were lost at once; the count stands for them",
 }
 _WINDOW_US = 60 * SECOND_US

@@ -12,7 +12,7 @@ LAYERS = [
     "protocols.dc09 protocols.contact_id protocols.sia_dcs",
     "receiver.errors receiver.clock",
     "receiver.config",
-    "receiver.accounts receiver.journal",
+    "receiver.accounts receiver.journal receiver.clockwatch",
     "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",
     "receiver.events",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
