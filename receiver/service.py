@@ -19,17 +19,22 @@ from receiver.accounts import Accounts
 from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
 from receiver.errors import ConfigError, JournalUnavailable
+from receiver.gauges import add_clock_gauges
 from receiver.journal import Journal, Lane, Origin, Reader
-from receiver.listeners import Monitor, TcpListener, UdpListener, bind_tcp, bind_udp
+from receiver.listeners import Door, Monitor, Port, Ports, TcpListener, UdpListener, from_systemd
 from receiver.outputs import Forwarder
 from receiver.paths import STORM_US, Storm
 from receiver.pipeline import Pipeline
+from receiver.succession import Succession
 from receiver.telemetry import Labelled, Telemetry
 from receiver.troubles import Trouble
 
 _DRAIN_SECONDS = 6.0
 _TIDY_SECONDS = 10.0
 _CLOSE_OUTPUTS_SECONDS = 1.0
+_PART_SECONDS = 1.0
+LAST_SECONDS = 9.0
+"""From being asked to stop to the end, whatever hangs: everything acknowledged is on disk, and 10 s are promised."""
 _OTHER_FILES = 200  # journal, outputs, HTTP
 
 
@@ -54,8 +59,8 @@ LaneReading = Callable[[Forwarder, Lane], float]
 class Service:
     """One receiver. ``run`` returns when it was asked to stop and has put everything away."""
 
-    def __init__(self, settings: Settings, config_file: Path | None) -> None:
-        """Take the settings; ``config_file`` is read again on SIGHUP.
+    def __init__(self, settings: Settings, config_file: Path | None, take_over: bool = False) -> None:
+        """Take the settings; ``config_file`` is read again on SIGHUP; ``take_over`` from the receiver that runs, if any.
 
         Raises:
             ConfigError: the account register has mistakes.
@@ -65,6 +70,9 @@ class Service:
         self._accounts = load_accounts(settings)
         self._telemetry = Telemetry()
         self._stop = asyncio.Event()
+        self.when_stopping: Callable[[], None] = lambda: None
+        self._ports = Ports(settings.listeners, from_systemd())
+        self._succession = Succession(settings.receiver.data_dir, self._ports, self._telemetry, take_over)
         self._tcp: list[TcpListener] = []
         self._udp: list[UdpListener] = []
         self._monitor = Monitor(settings.http, self._telemetry.scrape, self._unhealthy, self._unready)
@@ -82,8 +90,14 @@ class Service:
         return self._telemetry.scrape()
 
     def stop(self) -> None:
-        """Ask the service to stop."""
-        self._stop.set()
+        """Ask the service to stop; asked again, it goes on stopping."""
+        if not self._stop.is_set():
+            self._stop.set()
+            self.when_stopping()
+
+    def overdue(self) -> None:
+        """Say that something kept the service from putting everything away in time."""
+        self._telemetry.warned("stopped before everything was put away: the disk or an output hangs", seconds=LAST_SECONDS)
 
     async def run(self) -> None:
         """Run until asked to stop.
@@ -92,13 +106,9 @@ class Service:
             ConfigError: a port or the journal cannot be had.
         """
         settings, telemetry = self._settings, self._telemetry
-        origins = [
-            Origin(settings.receiver.number, listener.line, listener.name, transport)
-            for listener in settings.listeners
-            for transport in ("tcp", "udp")
-        ]
-        self._journal = Journal(settings.receiver.data_dir, settings.journal, origins)
-        self._journal.on_sync = telemetry.stored
+        self._handle_signals()
+        self._succession.begin()
+        self._journal = await self._succession.open_journal(self._make_journal, self._stop)
         try:
             found = self._journal.newest_us, self._journal.newest_stamp_us
             self._clock_watch = ClockWatch(settings.clock, *clock.both_us(), *found)
@@ -106,22 +116,37 @@ class Service:
                 self._accounts, settings.clock, self._journal, telemetry, clock.now_us, clock.steady_us, self._clock_watch
             )
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
-            self._handle_signals()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
             self._allow_connections()
             self._add_gauges()
             try:
-                for listener in settings.listeners:
-                    await self._open(listener)
+                self._succession.claim()
+                for port in self._ports.claimed:
+                    await self._open(port)
                 http_port = await self._monitor.open()
                 await self._serve(http_port)
             finally:
                 await self._monitor.close()
-                for forwarder in self._forwarders:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(forwarder.close(), _CLOSE_OUTPUTS_SECONDS)
+                async with asyncio.TaskGroup() as closing:
+                    for forwarder in self._forwarders:
+                        closing.create_task(_close(forwarder))
         finally:
-            await self._journal.close()
+            await self._journal.close()  # from here on the next process may have it
+            async with asyncio.TaskGroup() as parting:
+                for tcp in self._tcp:
+                    parting.create_task(tcp.part(_PART_SECONDS))
         telemetry.stopped()
+
+    def _make_journal(self) -> Journal:
+        settings = self._settings
+        origins = [
+            Origin(settings.receiver.number, listener.line, listener.name, transport)
+            for listener in settings.listeners
+            for transport in ("tcp", "udp")
+        ]
+        journal = Journal(settings.receiver.data_dir, settings.journal, origins)
+        journal.on_sync = self._telemetry.stored
+        return journal
 
     async def _serve(self, http_port: int) -> None:
         """Serve until asked to stop; then answer what is in hand, and only then end the outputs."""
@@ -129,10 +154,13 @@ class Service:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
             tasks += [standing.create_task(self._watch())]
+            door = self._open_door()
+            tasks += [standing.create_task(door.tend())]
             self._announce(http_port)
             await self._stop.wait()
             self._telemetry.stopping()
             self._ready = False
+            door.close()
             async with asyncio.TaskGroup() as draining:
                 for tcp in self._tcp:
                     draining.create_task(tcp.drain(_DRAIN_SECONDS))
@@ -145,27 +173,35 @@ class Service:
         reader = Reader(self._settings.receiver.data_dir)
         return Forwarder(settings, outputs.build(settings), self._journal, reader, self._telemetry)
 
-    async def _open(self, settings: ListenerSettings) -> None:
-        port = settings.port
-        if settings.transport in ("tcp", "both"):
-            sock = bind_tcp(settings)
-            port = int(sock.getsockname()[1])
+    async def _open(self, port: Port) -> None:
+        settings, (host, number) = port.settings, port.sock.getsockname()[:2]
+        told = {"name": settings.name, "transport": port.transport, "host": host, "port": number}
+        told["inherited"] = port.inherited
+        if port.transport == "tcp":
             tcp = TcpListener(settings, self._origin(settings, "tcp"), self._pipeline, self._telemetry)
-            await tcp.open(sock)
+            await tcp.open(port.sock)
             self._tcp.append(tcp)
-            self._telemetry.listening(name=settings.name, transport="tcp", host=settings.host, port=port)
-        if settings.transport in ("udp", "both"):
-            udp = UdpListener(settings, self._origin(settings, "udp"), self._pipeline, self._telemetry)
-            granted = await udp.open(bind_udp(settings, port))
-            self._udp.append(udp)
-            self._telemetry.listening(
-                name=settings.name, transport="udp", host=settings.host, port=port, receive_buffer_bytes=granted
-            )
-            if granted < settings.receive_buffer_bytes:
-                self._telemetry.warned(
-                    "the kernel grants a smaller UDP buffer than asked for; raise net.core.rmem_max",
-                    asked_bytes=settings.receive_buffer_bytes, granted_bytes=granted,
-                )  # fmt: skip
+            self._telemetry.listening(**told)
+            return
+        udp = UdpListener(settings, self._origin(settings, "udp"), self._pipeline, self._telemetry)
+        granted = await udp.open(port.sock)
+        self._udp.append(udp)
+        self._telemetry.listening(**told, receive_buffer_bytes=granted)
+        if granted < settings.receive_buffer_bytes:
+            self._telemetry.warned(
+                "the kernel grants a smaller UDP buffer than asked for; raise net.core.rmem_max",
+                asked_bytes=settings.receive_buffer_bytes, granted_bytes=granted,
+            )  # fmt: skip
+
+    def _open_door(self) -> Door:
+        """Let the next process take over from us; without a door it has to wait until we have stopped."""
+        handles = [port.sock.fileno() for port in self._ports.claimed]
+        door = Door(self._settings.receiver.data_dir, lambda: handles, self.stop)
+        try:
+            door.open()
+        except OSError as error:
+            self._telemetry.warned("no other process can take over: the data folder takes no socket", error=error)
+        return door
 
     def _origin(self, settings: ListenerSettings, transport: str) -> int:
         return self._journal.origins[Origin(self._settings.receiver.number, settings.line, settings.name, transport)]
@@ -206,7 +242,6 @@ class Service:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
 
     def reload(self) -> None:
         """Read accounts and settings again; on a mistake the old ones stay. Ports, outputs and journal need a restart."""
@@ -330,20 +365,9 @@ class Service:
         return [(s.name, f) for s, f in zip(self._settings.outputs, self._forwarders, strict=True)]
 
 
-def add_clock_gauges(telemetry: Telemetry, watch: ClockWatch) -> None:
-    """Tell telemetry how our clock stands."""
-
-    def offset() -> Labelled:
-        return [] if watch.panels_offset_us is None else [((), watch.panels_offset_us / clock.SECOND_US)]
-
-    gauge = telemetry.gauge
-    gauge("receiver_clock_steps_total", "Jumps of our clock by more than 2 s", (), lambda: [((), watch.steps)])
-    gauge(
-        "receiver_clock_synchronised", "The kernel's word on our clock: 1 kept right, 0 not, -1 unknown", (),
-        lambda: [((), -1 if watch.synchronised is None else int(watch.synchronised))],
-    )  # fmt: skip
-    gauge("receiver_clock_suspect", "1 while there is evidence that our clock is wrong", (), lambda: [((), watch.suspect)])
-    gauge("receiver_clock_panels_offset_seconds", "Median of panels' clocks minus ours", (), offset)
+async def _close(forwarder: Forwarder) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(forwarder.close(), _CLOSE_OUTPUTS_SECONDS)
 
 
 def _resident_bytes() -> float:

@@ -17,6 +17,7 @@ LAYERS = [
     "receiver.events",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
     "receiver.listeners",
+    "receiver.succession receiver.gauges",
     "receiver.service",
     "receiver.cli receiver.demo",
     "receiver.__main__",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from receiver import clock
 from receiver.config import JournalSettings
-from receiver.errors import ConfigError, JournalUnavailable
+from receiver.errors import ConfigError, JournalInUse, JournalUnavailable
 from receiver.journal.cursor import Cursor
 from receiver.journal.lanes import Lane
 from receiver.journal.reader import FILE_NAME
@@ -321,7 +321,7 @@ def _lock(data_dir: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise ConfigError(_BUSY_TEXT.format(data_dir)) from None
+        raise JournalInUse(_BUSY_TEXT.format(data_dir)) from None
     return handle
 
 

@@ -20,6 +20,8 @@ from receiver.telemetry import Telemetry
 
 _IN_HAND_LIMIT = 512  # frames of one connection; above, reading pauses until half are answered
 _SWEEP_SECONDS = 0.5
+_JUST_CAME_SECONDS = 0.5  # going down, a panel that connected so lately may still say what it came for
+_IN_FLIGHT_SECONDS = 2.0  # what was heard so lately may have an answer that has not reached the panel yet
 
 
 class TcpListener:
@@ -31,6 +33,7 @@ class TcpListener:
         self.telemetry = telemetry
         self.origin = origin
         self.connections: set[Connection] = set()
+        self.parting: set[Connection] = set()  # nothing is owed any more; they are heard out and close
         self.sources: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
         self.stopping = False
@@ -51,19 +54,39 @@ class TcpListener:
                     await asyncio.sleep(0)
 
     async def drain(self, seconds: float) -> None:
-        """Take no new connections, answer the frames in hand, close."""
+        """Take no new connections and no more frames, answer those in hand.
+
+        What a panel sent and we did not read stays without an answer, and the panel sends it again. Only ``part`` closes
+        the connections: before that the journal can be put away, so that another process may have it.
+        """
         self.stopping = True
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
-            connection.finish()
+            connection.finish(clock.monotonic() - _JUST_CAME_SECONDS)
+        await self._emptied(_JUST_CAME_SECONDS)
+        for connection in list(self.connections):
+            connection.finish(clock.monotonic())
+        await self._emptied(seconds - _JUST_CAME_SECONDS)
+        for connection in list(self.connections):
+            connection.abort("shutdown")
+
+    async def part(self, seconds: float) -> None:
+        """Give panels the time to read their last reply and to close; then close."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.parting:
+                    self.emptied.clear()
+                    await self.emptied.wait()
+        for connection in list(self.parting):
+            connection.leave()
+
+    async def _emptied(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.connections:
                     self.emptied.clear()
                     await self.emptied.wait()
-        for connection in list(self.connections):
-            connection.abort("shutdown")
 
 
 class Connection(asyncio.Protocol):
@@ -101,6 +124,7 @@ class Connection(asyncio.Protocol):
         """Count the connection out; frames in hand are stored all the same."""
         listener = self._listener
         listener.connections.discard(self)
+        listener.parting.discard(self)
         if not listener.connections:
             listener.emptied.set()
         listener.sources[self._source] -= 1
@@ -163,7 +187,9 @@ class Connection(asyncio.Protocol):
     def _close_if_done(self) -> None:
         """Close when nothing is owed and there is a reason to."""
         to_close = self._answered and self._listener.settings.close_after_ack and not self._framer.begun
-        if to_close or self._reading_ended or self._listener.stopping:
+        if self._listener.stopping:
+            self._part()
+        elif to_close or self._reading_ended:
             self._close()
 
     def pause_writing(self) -> None:
@@ -179,7 +205,7 @@ class Connection(asyncio.Protocol):
     def _read_or_pause(self) -> None:
         if self._closing:
             return
-        if self._full or self._unread:
+        if self._full or self._unread or self._listener.stopping:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -196,10 +222,37 @@ class Connection(asyncio.Protocol):
         elif now - self._heard > settings.idle_timeout_seconds:
             self.abort("idle-timeout")
 
-    def finish(self) -> None:
-        """Close as soon as nothing is owed."""
-        if not self._answers:
-            self._close()
+    def finish(self, strangers_since: float) -> None:
+        """Take no more frames and part as soon as nothing is owed; a stranger that came later may send its first."""
+        if self._answers:
+            self._read_or_pause()
+        elif not (self._stranger and self._opened > strangers_since):
+            self._part()
+
+    def _part(self) -> None:
+        """Nothing is owed any more: end our half of the connection.
+
+        To close it while something lies unread would send a reset, and a reset may overtake our last reply. So the panel
+        is heard out, unheeded, until it closes too; unless it was silent for so long that no reply can be under way.
+        """
+        if self._closing:
+            return
+        listener, transport = self._listener, self._transport
+        self._closing = True
+        listener.connections.discard(self)
+        listener.parting.add(self)
+        if not listener.connections:
+            listener.emptied.set()
+        if self._reading_ended or clock.monotonic() - self._heard > _IN_FLIGHT_SECONDS:
+            transport.close()
+            return
+        transport.set_protocol(_Parting(self))
+        transport.resume_reading()
+        transport.write_eof()
+
+    def leave(self) -> None:
+        """Close now; nothing is owed."""
+        self._transport.abort()
 
     def _close(self) -> None:
         if not self._closing:
@@ -212,3 +265,14 @@ class Connection(asyncio.Protocol):
             self._telemetry.connection_refused(reason, listener=self._route.listener, peer=self._route.peer)
             self._closing = True
             self._transport.abort()
+
+
+class _Parting(asyncio.Protocol):
+    """What a connection becomes when it has nothing more to say: it reads and forgets until the panel closes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the connection out."""
+        self._connection.connection_lost(exc)
