@@ -61,6 +61,8 @@ class Running:
         self, folder: Path, listener: str = "", more: str = "", accounts: str = ACCOUNTS, outputs: str | None = None
     ) -> None:
         self.folder, self.port, self.http = folder, free_port(), free_port()
+        while self.http == self.port:
+            self.http = free_port()
         self.events_file, self.log_file, self.config = folder / "events.jsonl", folder / "log", folder / "receiver.toml"
         self.stdout_file = folder / "stdout"
         folder.mkdir(parents=True, exist_ok=True)

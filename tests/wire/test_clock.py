@@ -4,9 +4,7 @@ The machine's clock is left alone. Without a C compiler or the loader's preloadi
 """
 
 import os
-import shutil
 import signal
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,34 +14,13 @@ import pytest
 from protocols import dc09
 from receiver import clock
 from tests.wire.running import KEY, KEYED, SECRET, Running, said, wait_until
+from tests.wire.shim import Dial, compile_shim, laid_over
 
 SHIM = r"""
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-
-static volatile int64_t *shift_us;
-
-__attribute__((constructor)) static void begin(void) {
-    const char *name = getenv("TEST_CLOCK_SHIFT");
-    int file = name ? open(name, O_RDONLY) : -1;
-    if (file >= 0) {
-        void *place = mmap(NULL, 8, PROT_READ, MAP_SHARED, file, 0);
-        if (place != MAP_FAILED) shift_us = place;
-        close(file);
-    }
-}
-
 int clock_gettime(clockid_t which, struct timespec *told) {
     int result = syscall(SYS_clock_gettime, which, told);
-    if (result == 0 && which == CLOCK_REALTIME && shift_us) {
-        int64_t total = (int64_t)told->tv_sec * 1000000 + told->tv_nsec / 1000 + *shift_us;
+    if (result == 0 && which == CLOCK_REALTIME && dial) {
+        int64_t total = (int64_t)told->tv_sec * 1000000 + told->tv_nsec / 1000 + *dial;
         told->tv_sec = total / 1000000;
         told->tv_nsec = (total % 1000000) * 1000;
     }
@@ -73,34 +50,21 @@ ACCOUNTS = (
 )  # fmt: skip
 
 
-class Clock:
+class Clock(Dial):
     """The receiver's wall clock, as far from the true one as we say."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "shift"
-        self.set(0)
-
-    def set(self, seconds: float) -> None:
-        if not self.file.exists():
-            self.file.write_bytes(bytes(8))
-        with self.file.open("r+b", buffering=0) as file:
-            file.write(struct.pack("<q", round(seconds * clock.SECOND_US)))
+    def shift(self, seconds: float) -> None:
+        self.set(round(seconds * clock.SECOND_US))
 
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shim")
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler: the receiver's clock cannot be moved without moving the machine's")
-    (folder / "shim.c").write_text(SHIM, "utf-8")
-    library = folder / "shim.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, folder / "shim.c"], check=True)
-    moving = Clock(folder)
-    moving.set(-1_000_000_000)
+    library, moving = compile_shim(SHIM, folder), Clock(folder)
+    moving.shift(-1_000_000_000)
     told = subprocess.run(
         [sys.executable, "-c", "import time; print(time.time_ns())"], capture_output=True, text=True, check=True,
-        env={**os.environ, "LD_PRELOAD": str(library), "TEST_CLOCK_SHIFT": str(moving.file)},
+        env={**os.environ, **laid_over(library, moving)},
     ).stdout  # fmt: skip
     if int(told) > clock.now_us() * 1000 - 10**18 // 2:
         pytest.skip("the loader takes no preloaded library here: the receiver's clock cannot be moved")
@@ -110,8 +74,8 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def moved(tmp_path: Path, shim: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Running, Clock]:
     moving = Clock(tmp_path)
-    monkeypatch.setenv("LD_PRELOAD", str(shim))
-    monkeypatch.setenv("TEST_CLOCK_SHIFT", str(moving.file))
+    for name, value in laid_over(shim, moving).items():
+        monkeypatch.setenv(name, value)
     return Running(tmp_path, accounts=ACCOUNTS, more="[clock]\nunsynchronised_seconds = 0\n"), moving
 
 
@@ -131,7 +95,7 @@ def test_a_jump_of_our_clock_loses_no_duress_and_no_path(moved: tuple[Running, C
     running, moving = moved
     with running:
         assert said(running.tcp(duress("0001"))[0], KEY) == "ACK 0001"
-        moving.set(jump)
+        moving.shift(jump)
         assert said(running.tcp(duress("0002"))[0], KEY) == "ACK 0002"  # before the watch has looked
         wait_until(lambda: running.metric("receiver_clock_steps_total") == 1)
         assert said(running.tcp(duress("0003"))[0], KEY) == "ACK 0003"
@@ -143,7 +107,7 @@ def test_a_jump_of_our_clock_loses_no_duress_and_no_path(moved: tuple[Running, C
         assert stored == {"0001": [], "0002": ["clock-suspect"], "0003": ["clock-suspect"]}
         assert running.events("receiver.path.v1") == []
         assert running.metric("receiver_output_oldest_seconds") < 60
-        moving.set(0)
+        moving.shift(0)
         wait_until(lambda: running.metric("receiver_clock_steps_total") == 2)
         assert running.stop() == 0
 
@@ -153,7 +117,7 @@ def test_a_clock_that_starts_in_the_year_2000_is_told_and_a_duress_is_taken(move
     with running:
         assert said(running.tcp(duress("0001"))[0], KEY) == "ACK 0001"
         running.stop()
-        moving.set(-26 * 365 * 86400)
+        moving.shift(-26 * 365 * 86400)
         running.start()
         wait_until(lambda: "clock-behind-journal" in reasons(running))
         assert said(running.tcp(duress("0002"))[0], KEY) == "ACK 0002"
@@ -164,7 +128,7 @@ def test_a_clock_that_starts_in_the_year_2000_is_told_and_a_duress_is_taken(move
 
 def test_five_keyed_panels_outvote_a_clock_that_is_an_hour_ahead_from_the_start(moved: tuple[Running, Clock]) -> None:
     running, moving = moved
-    moving.set(3600)
+    moving.shift(3600)
     with running:
         for number in range(5):
             assert NAK in running.tcp(duress("0001", f"C{number:03d}"))[0]
