@@ -218,8 +218,8 @@ class Service:
             self._telemetry.warned("no outputs are configured: signals are stored and handed to nobody")
         if self._accounts.accept_unknown:
             self._telemetry.warned("unknown accounts are accepted: register accounts to refuse strangers")
-        gc.collect()
-        gc.freeze()  # what was built so far lives as long as we do
+        gc.freeze()  # what was built so far lives as long as we do; to look for the little that does not costs 0.1 s
+        gc.enable()
         gc.set_threshold(20_000, 20, 50)  # frames are freed by counting; the collector finds nothing in them
         self._beat = clock.monotonic()
         self._ready = True

@@ -1,6 +1,7 @@
 """The command line: a few lines around a call; the names are the contract's."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -39,6 +40,7 @@ def serve(config_file: Path | None, take_over: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))  # until the service takes them: nothing is open yet
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    gc.disable()  # until ready: a large register is made of objects that stay
     from receiver.service import LAST_SECONDS, Service  # the only command that needs the network parts
     from receiver.telemetry import start_logging
 

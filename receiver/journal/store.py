@@ -9,6 +9,8 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from receiver import clock
@@ -106,18 +108,20 @@ class Journal:
         How long ago that was, only the wall clock can say; what bears a later time than it came just now.
         """
         now_us, steady_us = self._now(), self._steady()
-        since = now_us - self._settings.repeat_window_seconds * clock.SECOND_US
-        newest = db.execute("SELECT identity, position, received_us, kind, number FROM signals ORDER BY position DESC")
-        by_age: dict[int, dict[bytes, int]] = {}  # whole seconds ago
-        count = 0
-        for identity, position, received_us, kind, number in newest:
-            if received_us < since or count >= self._settings.repeat_max:
-                break
-            if kind == 0 and number == 0:
-                by_age.setdefault(max(0, now_us - received_us) // clock.SECOND_US, {})[identity] = position
-                count += 1
-        for age in sorted(by_age, reverse=True):
-            self._repeats.add(by_age[age], steady_us - age * clock.SECOND_US)
+        since_us = now_us - self._settings.repeat_window_seconds * clock.SECOND_US
+        last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
+        old = db.execute(
+            "SELECT position FROM signals WHERE received_us < ? ORDER BY position DESC LIMIT 1", (since_us,)
+        ).fetchone()
+        recent = db.execute(
+            "SELECT identity, position, MAX(0, ? - received_us) / 1000000 FROM signals "
+            "WHERE position > ? AND kind = 0 AND number = 0 ORDER BY position",
+            (now_us, max(old[0] if old else 0, last - self._settings.repeat_max)),
+        )
+        came_us = steady_us - self._settings.repeat_window_seconds * clock.SECOND_US
+        for age, together in groupby(recent, itemgetter(2)):
+            came_us = max(came_us, steady_us - age * clock.SECOND_US)
+            self._repeats.add({identity: position for identity, position, _ in together}, came_us)
 
     # -- storing --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,17 @@
+"""Start to ready with a large register and a full journal. ``LONG=1`` runs it; ``make bench-start`` prints more."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.start import TARGET_SECONDS, prepare, start_once
+
+
+@pytest.mark.skipif(not os.environ.get("LONG"), reason="takes fifteen seconds; LONG=1 runs it")
+def test_it_is_ready_within_two_seconds_with_100000_accounts_and_200000_signals(tmp_path: Path) -> None:
+    config, http = prepare(tmp_path, 100_000, 200_000)
+    found = [start_once(config, http)[0] for _ in range(5)]
+    sys.stdout.write(f"\nready after {', '.join(f'{took:.2f}' for took in found)} s\n")
+    assert min(found) < TARGET_SECONDS
