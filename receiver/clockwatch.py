@@ -11,6 +11,7 @@ that it is our clock that is wrong; ``docs/decisions/0009`` tells the rule and w
 No rule accepts a stamp older than the panels' time as it was when nothing was wrong: an old recording finds no door here.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from datetime import timedelta
 from typing import NamedTuple
@@ -52,6 +53,7 @@ class ClockWatch:
         self._before: deque[tuple[int, int]] = deque(maxlen=_STEPS_KEPT)  # (kept until, the clock before a step)
         self._earliest_us = max(newest_us, MADE_US) - steady_us
         self._floor_us = newest_stamp_us - steady_us
+        self._lowest_us = self._floor_us - self._width_us  # no clock is believed that is behind this
         self._votes: dict[str, int] = {}
         self._older_votes: dict[str, int] = {}
         self._turned_us = steady_us
@@ -68,7 +70,7 @@ class ClockWatch:
     def heard(self, account: str, stamp_us: int, steady_us: int) -> None:
         """Note the time that a panel with a key of its own believes in; of one panel the latest counts."""
         vote, votes = stamp_us - steady_us, self._votes
-        if vote < self._floor_us - self._width_us:
+        if vote < self._lowest_us:
             return  # older than what was accepted before: a recording, or a panel that does not know the time
         if account in votes:
             if vote > votes[account]:
@@ -79,7 +81,7 @@ class ClockWatch:
     def forgives(self, stamp_us: int, now_us: int, steady_us: int) -> bool:
         """Tell whether a stamp outside our clock's window is to be accepted all the same."""
         theirs, ours = stamp_us - steady_us, now_us - steady_us
-        if theirs < self._floor_us - self._width_us:
+        if theirs < self._lowest_us:
             return False
         clocks = [before for until, before in self._before if until > steady_us]
         if abs(ours - self._ours_us) > STEP_US:
@@ -93,6 +95,12 @@ class ClockWatch:
     def _fits(self, ahead_us: int) -> bool:
         behind_us = self.settings.behind_seconds * SECOND_US + _ROUNDING_US
         return -behind_us <= ahead_us <= self.settings.ahead_seconds * SECOND_US
+
+    def _fitting(self, ahead: list[int], clock_us: int) -> tuple[int, int]:
+        """Return which of the sorted offsets fit the window around one: the first, and the first after the last."""
+        behind_us = self.settings.behind_seconds * SECOND_US + _ROUNDING_US
+        ahead_us = self.settings.ahead_seconds * SECOND_US
+        return bisect_left(ahead, clock_us - behind_us), bisect_right(ahead, clock_us + ahead_us)
 
     @property
     def _width_us(self) -> int:
@@ -152,17 +160,19 @@ class ClockWatch:
 
     def _count_votes(self) -> list[Finding]:
         """Learn what the panels' time is, when enough of them agree; and, when nothing is wrong, what it surely is."""
-        ahead = sorted(vote - self._ours_us for vote in (self._older_votes | self._votes).values())
+        ahead = sorted([vote - self._ours_us for vote in (self._older_votes | self._votes).values()])
         self.panels_offset_us = ahead[len(ahead) // 2] if len(ahead) >= VOTERS else None
-        inside = [offset for offset in ahead if self._fits(offset)]
-        outside = [offset for offset in ahead if not self._fits(offset)]
+        first, last = self._fitting(ahead, 0)
+        inside, outside = ahead[first:last], ahead[:first] + ahead[last:]
         median = outside[len(outside) // 2] if outside else 0
-        agreeing = sum(self._fits(offset - median) for offset in outside)
+        first, last = self._fitting(outside, median)
+        agreeing = last - first
         contradicted_before, self._panels_us = self._panels_us is not None, None
         if agreeing >= VOTERS and 2 * agreeing > len(ahead):
             self._panels_us = self._ours_us + median
         elif inside and not self.suspect:
             self._floor_us = self._ours_us + inside[len(inside) // 2]
+        self._lowest_us = self._floor_us - self._width_us
         if self._panels_us is None or contradicted_before:
             return []
         way = "behind" if median > 0 else "ahead of"
