@@ -287,6 +287,20 @@ def test_retention_deletes_what_is_old_and_delivered_and_never_the_newest(tmp_pa
     assert [position for position, _ in positions(tmp_path)] == [4, 5, 6, 7]
 
 
+def test_nothing_is_deleted_for_its_age_while_our_clock_is_in_doubt(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        cursor = journal.cursor("out", Lane.NORMAL)
+        for n in range(6):
+            await journal.append([row(b"%d" % n)])
+        cursor.advance(6, 6)
+        journal.save(cursor)
+        journal.tidy(keep_old=True)
+        await journal.append([row(b"last")])
+
+    with_journal(tmp_path, story, now_us=START + 365 * 86400 * SECOND)
+    assert len(positions(tmp_path)) == 7
+
+
 def test_one_folder_serves_one_receiver_and_is_private(tmp_path: Path) -> None:
     folder = tmp_path / "data"
 
