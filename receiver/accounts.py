@@ -35,6 +35,8 @@ DIALECTS = ("", "ajax")
 _ACCOUNT = re.compile(r"[0-9A-Za-z]{1,16}")
 _INTERVAL = re.compile(r"[0-9]{1,8}")
 _SHOWN_MISTAKES = 20
+_FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800, 253_402_300_799  # of the years 1 and 9999, in seconds since 1970
+_SHORTEST_KEY = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,15 @@ class Account:
     registered: bool = True
 
     def to_utc(self, panel_time: int) -> int:
-        """Turn a panel's time stamp, in seconds read as UTC, into real UTC when the panel keeps local time."""
+        """Turn a panel's time stamp, in seconds read as UTC, into real UTC when the panel keeps local time.
+
+        At the first and the last hours of all years it stays as it came: no year has five digits.
+        """
         if self.time_zone is None:
             return panel_time
         local = datetime.fromtimestamp(panel_time, UTC).replace(tzinfo=self.time_zone)
-        return int(local.timestamp())
+        moment = int(local.timestamp())
+        return moment if _FIRST_MOMENT <= moment <= _LAST_MOMENT else panel_time
 
 
 class Accounts:
@@ -158,18 +164,23 @@ def _read_rows(
     return rows, mistakes
 
 
+def _shown(cell: str) -> str:
+    """Show a cell that is wrong, unless it is as long as a key: with a comma too few, the key stands in another column."""
+    return repr(cell) if len(cell) < _SHORTEST_KEY else f"a text of {len(cell)} characters"
+
+
 def _read_row(cells: Iterable[str], base: Path, environment: Mapping[str, str]) -> Account:
     """Read the cells of one row, in the order of ``_READ``."""
     account, name, key_text, plaintext, interval, zone, dialect, site, instructions, key_file = cells
     if _ACCOUNT.fullmatch(account) is None:
-        raise ConfigError(f"account is {account!r}; it must be 1 to 16 letters and digits")
+        raise ConfigError(f"account is {_shown(account)}; it must be 1 to 16 letters and digits")
     key = _read_key(key_text, key_file, base, environment) if key_text or key_file else None
     plaintext = plaintext or ("refuse" if key else "accept")
     if plaintext not in ("refuse", "accept"):
-        raise ConfigError(f"plaintext is {plaintext!r}; it can be refuse, accept or empty")
+        raise ConfigError(f"plaintext is {_shown(plaintext)}; it can be refuse, accept or empty")
     dialect = dialect.lower()
     if dialect not in DIALECTS:
-        raise ConfigError(f"dialect is {dialect!r}; known are {', '.join(d for d in DIALECTS if d)} and empty")
+        raise ConfigError(f"dialect is {_shown(dialect)}; known are {', '.join(d for d in DIALECTS if d)} and empty")
     return Account(
         account, name or None, key, plaintext == "accept", _read_interval(interval) if interval else None,
         _read_zone(zone) if zone else None, dialect, site or None, instructions or None,
@@ -191,7 +202,7 @@ def _read_key(text: str, path: str, base: Path, environment: Mapping[str, str]) 
 
 def _read_interval(text: str) -> int:
     if _INTERVAL.fullmatch(text) is None or int(text) < 1:
-        raise ConfigError(f"supervision_seconds is {text!r}; it must be a whole number of 1 or more, or empty")
+        raise ConfigError(f"supervision_seconds is {_shown(text)}; it must be a whole number of 1 or more, or empty")
     return int(text)
 
 
@@ -199,7 +210,7 @@ def _read_zone(text: str) -> ZoneInfo:
     try:
         return ZoneInfo(text)
     except (KeyError, ValueError, OSError):
-        raise ConfigError(f"time_zone is {text!r}; it must be a name such as Europe/Amsterdam, or empty") from None
+        raise ConfigError(f"time_zone is {_shown(text)}; it must be a name such as Europe/Amsterdam, or empty") from None
 
 
 def rewrite(file: Path, change: dict[str, dict[str, str] | None]) -> None:

@@ -60,7 +60,8 @@ def to_text(moment_us: int) -> str:
 
 def seconds_to_text(seconds: int) -> str:
     """Write whole seconds since 1970-01-01 UTC as ``2026-11-23T10:01:02Z``."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    # Not %Y: it writes the year 999 with three digits on some platforms.
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}Z"
 
 
 def from_text(text: str) -> int:

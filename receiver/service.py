@@ -21,13 +21,23 @@ from receiver.config import ListenerSettings, Settings
 from receiver.errors import ConfigError, JournalUnavailable
 from receiver.gauges import add_clock_gauges
 from receiver.journal import Journal, Lane, Origin, Reader
-from receiver.listeners import Door, Monitor, Port, Ports, TcpListener, UdpListener, from_systemd
+from receiver.listeners import (
+    RESERVED_FILES,
+    Monitor,
+    Port,
+    Ports,
+    TcpListener,
+    UdpListener,
+    files_for_connections,
+    from_systemd,
+    open_port,
+)
 from receiver.outputs import Forwarder
 from receiver.paths import STORM_US, Storm
 from receiver.pipeline import Pipeline
 from receiver.succession import Succession
 from receiver.telemetry import Labelled, Telemetry
-from receiver.troubles import Trouble
+from receiver.troubles import REASONS, Trouble
 
 _DRAIN_SECONDS = 6.0
 _TIDY_SECONDS = 10.0
@@ -35,7 +45,6 @@ _CLOSE_OUTPUTS_SECONDS = 1.0
 _PART_SECONDS = 1.0
 LAST_SECONDS = 9.0
 """From being asked to stop to the end, whatever hangs: everything acknowledged is on disk, and 10 s are promised."""
-_OTHER_FILES = 200  # journal, outputs, HTTP
 
 
 def load_accounts(settings: Settings) -> Accounts:
@@ -115,10 +124,12 @@ class Service:
             self._pipeline = Pipeline(
                 self._accounts, settings.clock, self._journal, telemetry, clock.now_us, clock.steady_us, self._clock_watch
             )
+            self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
             self._allow_connections()
             self._add_gauges()
+            add_clock_gauges(telemetry, self._clock_watch)
             try:
                 self._succession.claim()
                 for port in self._ports.claimed:
@@ -154,18 +165,20 @@ class Service:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
             tasks += [standing.create_task(self._watch())]
-            door = self._open_door()
-            tasks += [standing.create_task(door.tend())]
+            hatch = self._succession.open_hatch(self.stop)
+            tasks += [standing.create_task(hatch.tend())]
             self._announce(http_port)
             await self._stop.wait()
             self._telemetry.stopping()
             self._ready = False
-            door.close()
+            hatch.close()
             async with asyncio.TaskGroup() as draining:
                 for tcp in self._tcp:
                     draining.create_task(tcp.drain(_DRAIN_SECONDS))
                 for udp in self._udp:
                     draining.create_task(udp.drain(_DRAIN_SECONDS))
+            for trouble in self._pipeline.troubles.rest():
+                self._pipeline.tell_trouble(trouble, self._home(), clock.now_us())
             for task in tasks:
                 task.cancel()
 
@@ -174,34 +187,12 @@ class Service:
         return Forwarder(settings, outputs.build(settings), self._journal, reader, self._telemetry)
 
     async def _open(self, port: Port) -> None:
-        settings, (host, number) = port.settings, port.sock.getsockname()[:2]
-        told = {"name": settings.name, "transport": port.transport, "host": host, "port": number}
-        told["inherited"] = port.inherited
-        if port.transport == "tcp":
-            tcp = TcpListener(settings, self._origin(settings, "tcp"), self._pipeline, self._telemetry)
-            await tcp.open(port.sock)
-            self._tcp.append(tcp)
-            self._telemetry.listening(**told)
-            return
-        udp = UdpListener(settings, self._origin(settings, "udp"), self._pipeline, self._telemetry)
-        granted = await udp.open(port.sock)
-        self._udp.append(udp)
-        self._telemetry.listening(**told, receive_buffer_bytes=granted)
-        if granted < settings.receive_buffer_bytes:
-            self._telemetry.warned(
-                "the kernel grants a smaller UDP buffer than asked for; raise net.core.rmem_max",
-                asked_bytes=settings.receive_buffer_bytes, granted_bytes=granted,
-            )  # fmt: skip
-
-    def _open_door(self) -> Door:
-        """Let the next process take over from us; without a door it has to wait until we have stopped."""
-        handles = [port.sock.fileno() for port in self._ports.claimed]
-        door = Door(self._settings.receiver.data_dir, lambda: handles, self.stop)
-        try:
-            door.open()
-        except OSError as error:
-            self._telemetry.warned("no other process can take over: the data folder takes no socket", error=error)
-        return door
+        origin = self._origin(port.settings, port.transport)
+        opened = await open_port(port, origin, self._pipeline, self._telemetry)
+        if isinstance(opened, TcpListener):
+            self._tcp.append(opened)
+        else:
+            self._udp.append(opened)
 
     def _origin(self, settings: ListenerSettings, transport: str) -> int:
         return self._journal.origins[Origin(self._settings.receiver.number, settings.line, settings.name, transport)]
@@ -226,8 +217,9 @@ class Service:
         self._telemetry.ready()
 
     def _allow_connections(self) -> None:
-        """Ask the system for as many open files as the listeners may need connections."""
-        wanted = sum(listener.max_connections for listener in self._settings.listeners) + _OTHER_FILES
+        """Ask the system for as many open files as the listeners may need connections; what it grants binds them."""
+        taking = [listener for listener in self._settings.listeners if listener.transport != "udp"]
+        wanted = sum(listener.max_connections for listener in taking) + RESERVED_FILES
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         if soft != resource.RLIM_INFINITY and soft < granted:
@@ -235,7 +227,7 @@ class Service:
         if granted < wanted:
             self._telemetry.warned(
                 "the system allows fewer open files than max_connections needs; raise its limit (ulimit -n)",
-                wanted=wanted, granted=granted,
+                wanted=wanted, granted=granted, connections=files_for_connections(),
             )  # fmt: skip
 
     def _handle_signals(self) -> None:
@@ -255,6 +247,9 @@ class Service:
         self._accounts = self._pipeline.accounts = found
         self._pipeline.clock_settings = self._clock_watch.settings = settings.clock
         self._pipeline.paths.keep({account.account for account in found.supervised()})
+        self._pipeline.senders.keep({account.account for account in found})
+        self._pipeline.senders.clock = settings.clock
+        self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
         for forwarder in self._forwarders:
             forwarder.accounts = found
             forwarder.reopen()
@@ -296,7 +291,7 @@ class Service:
             count, since_us = storm
             text = f"{count} paths were lost within {STORM_US // clock.SECOND_US} s; look at our own line first"
             trouble = Trouble("paths-lost", text, now_us - steady_us + since_us, count)
-            self._pipeline.tell_trouble(trouble, self._home(), now_us)
+            self._pipeline.raise_trouble(trouble, self._home(), now_us)
         for change in lost:
             self._pipeline.tell_path(change, self._home(), now_us)
 
@@ -332,10 +327,16 @@ class Service:
             return [((name, lane.word), read(f, lane)) for name, f in self._by_name() for lane in Lane]
 
         def connections() -> Labelled:
-            return [(("tcp",), sum(len(listener.connections) for listener in self._tcp))]
+            return [(("tcp",), sum(len(listener.crowd.all) for listener in self._tcp))]
 
         def paths() -> Labelled:
             return [((state,), count) for state, count in self._pipeline.paths.count().items()]
+
+        def troubles() -> Labelled:
+            return [((reason,), self._pipeline.troubles.happened[reason]) for reason in REASONS]
+
+        def stale_tests() -> float:
+            return self._pipeline.senders.stale_tests
 
         def waiting() -> Labelled:
             return by_lane(lambda forwarder, lane: forwarder.cursors[lane].waiting)
@@ -354,8 +355,10 @@ class Service:
         gauge("receiver_paths", "Supervised paths that were heard, by state", ("state",), paths)
         gauge("receiver_accounts", "Registered accounts", (), one(lambda: len(self._accounts)))
         gauge("receiver_remembered_messages", "Messages remembered for repeats", (), one(lambda: self._journal.remembered))
+        gauge("receiver_troubles_total", "Troubles by reason, each one, told or counted", ("reason",), troubles)
+        gauge("receiver_link_tests_stale_total", "Link tests acknowledged that proved nothing new", (), one(stale_tests))
+        gauge("receiver_senders", "Accounts whose sender is remembered", (), one(lambda: len(self._pipeline.senders)))
         gauge("receiver_udp_dropped_total", "Datagrams dropped by the kernel or by us", (), one(self._udp_dropped))
-        add_clock_gauges(self._telemetry, self._clock_watch)
         gauge("receiver_resident_bytes", "Largest resident memory so far", (), one(_resident_bytes))
 
     def _udp_dropped(self) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 from receiver import clock
 from receiver.errors import ConfigError, JournalInUse
 from receiver.journal import Journal
-from receiver.listeners.handover import Ports, knock
+from receiver.listeners.handover import Hatch, Ports, knock
 from receiver.telemetry import Telemetry
 
 LET_GO_SECONDS = 15.0
@@ -77,6 +77,16 @@ class Succession:
                 if clock.monotonic() >= until or stop.is_set():
                     raise ConfigError(*error.mistakes, *self._what_became_of_it()) from None
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def open_hatch(self, stop: Callable[[], None]) -> Hatch:
+        """Let the next process take over from us; without it, it has to wait until we have stopped."""
+        handles = [port.sock.fileno() for port in self._ports.claimed]
+        hatch = Hatch(self._data_dir, lambda: handles, stop)
+        try:
+            hatch.open()
+        except OSError as error:
+            self._telemetry.warned("no other process can take over: the data folder takes no socket", error=error)
+        return hatch
 
     def _what_became_of_it(self) -> list[str]:
         if self._pid is not None:

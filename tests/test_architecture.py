@@ -10,11 +10,11 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "protocols.errors",
     "protocols.dc09 protocols.contact_id protocols.sia_dcs",
-    "receiver.errors receiver.clock",
+    "receiver.errors receiver.clock receiver.process",
     "receiver.config",
     "receiver.accounts receiver.journal receiver.clockwatch",
     "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",
-    "receiver.events",
+    "receiver.events receiver.senders",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
     "receiver.listeners",
     "receiver.succession receiver.gauges",
@@ -25,7 +25,7 @@ LAYERS = [
 LEVEL = {name: level for level, line in enumerate(LAYERS) for name in line.split()}
 HOMES = {
     "crcmod": {"protocols/dc09/crc.py"},
-    "Crypto": {"protocols/dc09/cipher.py"},
+    "cryptography": {"protocols/dc09/cipher.py"},
     "prometheus_client": {"receiver/telemetry.py"},
     "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options")},
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},

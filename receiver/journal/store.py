@@ -148,6 +148,10 @@ class Journal:
         await group.done
         return Receipt(group.batch.first_position + group.identities[identity], repeat)
 
+    def knows(self, identity: bytes) -> bool:
+        """Tell whether a message with this identity was stored, in the window of repeats or just out of it."""
+        return self._repeats.recall(identity) is not None
+
     def append_later(self, rows: Sequence[Row]) -> None:
         """Store path and trouble events with the next group; nobody waits for them.
 

@@ -3,7 +3,7 @@
 The sockets themselves are passed on, not their ports. What the kernel has queued on them, connections and datagrams, waits
 there for whoever reads next, so between two processes nobody is refused; ``docs/decisions/0010`` has the reasons.
 
-Two processes talk over a Unix socket in the data folder, the *door*::
+Two processes talk over a Unix socket in the data folder, the *hatch*::
 
     new → old   "take over\\n"
     old → new   "<pid>\\n" with the sockets (SCM_RIGHTS)
@@ -24,7 +24,7 @@ from receiver.config import ListenerSettings
 from receiver.errors import ConfigError
 from receiver.listeners.sockets import BACKLOG, bind_tcp, bind_udp, shown
 
-DOOR = "take-over"
+HATCH = "take-over"
 _ASK, _GO = b"take over\n", b"go\n"
 _PATIENCE_SECONDS = 5.0
 _MOST_SOCKETS = 200  # the kernel passes 253 at most
@@ -130,14 +130,14 @@ def from_systemd(environment: MutableMapping[str, str] = os.environ) -> list[soc
 
 @contextlib.contextmanager
 def _address(data_dir: Path) -> Iterator[str]:
-    """Give a name of the door that is short enough for the kernel, however long the folder's is."""
-    path = data_dir / DOOR
+    """Give a name of the hatch that is short enough for the kernel, however long the folder's is."""
+    path = data_dir / HATCH
     if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
         yield str(path)
         return
     folder = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{folder}/{DOOR}"
+        yield f"/proc/self/fd/{folder}/{HATCH}"
     finally:
         os.close(folder)
 
@@ -195,7 +195,7 @@ def knock(data_dir: Path) -> Predecessor | None:
         ) from None
 
 
-class Door:
+class Hatch:
     """Where the next process asks for our sockets. Only our own user and root are let in."""
 
     def __init__(self, data_dir: Path, sockets: Callable[[], Sequence[int]], go: Callable[[], None]) -> None:
@@ -206,7 +206,7 @@ class Door:
         self._sock: socket.socket | None = None
 
     def open(self) -> None:
-        """Begin to listen; a door that a killed process left behind is replaced. The journal's lock must be ours.
+        """Begin to listen; a hatch that a killed process left behind is replaced. The journal's lock must be ours.
 
         Raises:
             OSError: the folder takes no such socket.
@@ -214,9 +214,9 @@ class Door:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with _address(self._data_dir) as address:
-                (self._data_dir / DOOR).unlink(missing_ok=True)
+                (self._data_dir / HATCH).unlink(missing_ok=True)
                 sock.bind(address)
-            (self._data_dir / DOOR).chmod(0o600)
+            (self._data_dir / HATCH).chmod(0o600)
             sock.listen(2)
             sock.setblocking(False)
         except OSError:
@@ -247,9 +247,9 @@ class Door:
             self._go()
 
     def close(self) -> None:
-        """Take the door away; to be done before the journal's lock is let go, or it may be the next one's door."""
+        """Take the hatch away; to be done before the journal's lock is let go, or it may be the next one's hatch."""
         if self._sock is not None:
             sock, self._sock = self._sock, None
             with contextlib.suppress(OSError):
-                (self._data_dir / DOOR).unlink(missing_ok=True)
+                (self._data_dir / HATCH).unlink(missing_ok=True)
             sock.close()

@@ -14,7 +14,7 @@ from receiver import succession
 from receiver.config import JournalSettings, ListenerSettings
 from receiver.errors import ConfigError, JournalInUse
 from receiver.journal import Journal
-from receiver.listeners.handover import DOOR, Door, Ports, from_systemd, knock
+from receiver.listeners.handover import HATCH, Hatch, Ports, from_systemd, knock
 from receiver.succession import Succession
 from receiver.telemetry import Telemetry
 
@@ -91,24 +91,24 @@ def test_a_count_of_sockets_that_is_none_gives_none(count: str) -> None:
     assert from_systemd({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}) == []
 
 
-def test_nobody_behind_the_door_is_nobody_to_take_over_from(tmp_path: Path) -> None:
+def test_nobody_behind_the_hatch_is_nobody_to_take_over_from(tmp_path: Path) -> None:
     assert knock(tmp_path) is None
     assert knock(tmp_path / "absent") is None
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(tmp_path / DOOR))
+        dead.bind(str(tmp_path / HATCH))
     assert knock(tmp_path) is None
 
 
-def test_sockets_pass_through_the_door_and_only_go_makes_the_old_one_go() -> None:
+def test_sockets_pass_through_the_hatch_and_only_go_makes_the_old_one_go() -> None:
     went = []
 
     async def story(folder: Path) -> None:
         with sockets(socket.SOCK_STREAM, socket.SOCK_DGRAM) as passed:
-            door = Door(folder, lambda: [sock.fileno() for sock in passed], lambda: went.append(True))
-            door.open()
-            assert (folder / DOOR).stat().st_mode & 0o777 == 0o600
+            hatch = Hatch(folder, lambda: [sock.fileno() for sock in passed], lambda: went.append(True))
+            hatch.open()
+            assert (folder / HATCH).stat().st_mode & 0o777 == 0o600
             async with asyncio.TaskGroup() as group:
-                tending = group.create_task(door.tend())
+                tending = group.create_task(hatch.tend())
                 asked = await asyncio.to_thread(knock, folder)
                 assert asked is not None
                 assert asked.pid == os.getpid()
@@ -124,8 +124,8 @@ def test_sockets_pass_through_the_door_and_only_go_makes_the_old_one_go() -> Non
                 for sock in (*asked.sockets, *again.sockets):
                     sock.close()
                 tending.cancel()
-            door.close()
-            assert not (folder / DOOR).exists()
+            hatch.close()
+            assert not (folder / HATCH).exists()
 
     with tempfile.TemporaryDirectory() as name:
         asyncio.run(story(Path(name)))

@@ -1,6 +1,7 @@
 """A real receiver in a process of its own, on loopback, on a folder it keeps over kills and restarts."""
 
 import json
+import random
 import re
 import resource
 import select
@@ -24,13 +25,16 @@ KEY = dc09.Key.parse(SECRET)
 ACCOUNTS = f"account,name,key\n{PLAIN},plain panel,\n{KEYED},keyed panel,{SECRET}\n"
 
 
+_PORTS = random.sample(range(10000, 32000), 20000)  # below those that outgoing connections take by themselves
+
+
 def free_port() -> int:
-    """Return a port that is free for TCP and UDP."""
+    """Return a port that is free for TCP and UDP, a different one each time."""
     while True:
+        port = _PORTS.pop()
         with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
             try:
+                tcp.bind(("127.0.0.1", port))
                 udp.bind(("127.0.0.1", port))
             except OSError:
                 continue

@@ -19,7 +19,7 @@ import pytest
 
 from protocols import dc09
 from receiver.journal import Reader
-from receiver.listeners.handover import DOOR, knock
+from receiver.listeners.handover import HATCH, knock
 from tests.wire.running import SECRET, Running, frame, free_port, read_replies, said, wait_until
 
 TAKE_OVERS = int(os.environ.get("TAKE_OVERS", "3"))
@@ -157,16 +157,16 @@ def test_without_a_receiver_to_take_over_from_it_starts_as_usual(tmp_path: Path)
         running.kill()
 
 
-def test_the_door_a_killed_process_left_behind_is_replaced(tmp_path: Path) -> None:
+def test_the_hatch_a_killed_process_left_behind_is_replaced(tmp_path: Path) -> None:
     running = Relay(tmp_path)
     with running:
         running.kill()
         running.start()
-        assert (tmp_path / "data" / DOOR).stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "data" / HATCH).stat().st_mode & 0o777 == 0o600
         assert running.take_over() == 0
         assert said(running.tcp(frame("0001"))[0]) == "ACK 0001"
         assert running.stop() == 0
-        assert not (tmp_path / "data" / DOOR).exists()
+        assert not (tmp_path / "data" / HATCH).exists()
 
 
 def test_a_successor_that_cannot_serve_leaves_the_old_one_alone(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_one_who_asks_and_goes_away_changes_nothing(tmp_path: Path) -> None:
                 sock.close()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
             link.settimeout(5)
-            link.connect(str(tmp_path / "data" / DOOR))
+            link.connect(str(tmp_path / "data" / HATCH))
             link.sendall(b"something else")
             assert link.recv(64) == b""
         assert said(running.tcp(frame("0001"))[0]) == "ACK 0001"
@@ -217,7 +217,7 @@ def test_changed_listeners_are_bound_anew_and_what_nobody_wants_is_closed(tmp_pa
             socket.create_connection(("127.0.0.1", old), timeout=5)
 
 
-def test_a_data_folder_with_a_long_name_has_a_door_too(tmp_path: Path) -> None:
+def test_a_data_folder_with_a_long_name_has_a_hatch_too(tmp_path: Path) -> None:
     long = "x" * 120
     running = Relay(tmp_path, more=f'[receiver]\ndata_dir = "{long}"\n')
     with running:
@@ -258,7 +258,7 @@ def test_systemds_sockets_are_taken_and_what_waits_in_them_is_answered(tmp_path:
 def test_sigterm_while_waiting_for_the_journal_ends_the_wait(tmp_path: Path) -> None:
     running = Relay(tmp_path)
     with running:
-        (tmp_path / "data" / DOOR).unlink()  # nobody to ask, and the journal is in use
+        (tmp_path / "data" / HATCH).unlink()  # nobody to ask, and the journal is in use
         waiting = running.successor()
         wait_until(lambda: "nobody to take over from" in running.log())
         waiting.send_signal(signal.SIGTERM)
