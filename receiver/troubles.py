@@ -23,6 +23,10 @@ REASONS = {
     "block-account-differs": "a message names another account inside than in its header",
     "reflected-reply": "a reply that only a receiver sends came in",
     "journal-damaged": "a stored event that cannot be read again; its bytes stand in raw",
+    "clock-stepped": "our own clock jumped",
+    "clock-behind-journal": "our own clock is before the newest stored event",
+    "clock-unsynchronised": "the kernel says that nothing keeps our clock right",
+    "clock-suspect": "messages were accepted, or most panels agree, against our own clock",
     "paths-lost": "many paths were lost at once; the count stands for them",
 }
 WINDOW_SECONDS = 60

@@ -129,6 +129,9 @@ class ClockSettings:
 
     behind_seconds: int = setting(40, "an encrypted message may be this old", "count")
     ahead_seconds: int = setting(20, "or this far ahead of our clock; outside, NAK with our time", "count")
+    unsynchronised_seconds: int = setting(
+        300, "trouble when the kernel says for so long that nothing keeps our clock right (no NTP); 0 never tells", "count"
+    )
 
 
 @dataclass(frozen=True, slots=True)

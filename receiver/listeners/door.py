@@ -26,6 +26,7 @@ from receiver.telemetry import Telemetry
 RESERVED_FILES = 200  # descriptors that no connection gets: journal, outputs, HTTP
 _MOST_A_TURN = 32  # callers taken in one turn of the loop
 _SWEEP_SECONDS = 0.5
+_JUST_CAME_SECONDS = 0.5  # going down, a panel that connected so lately may still say what it came for
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _KEEPALIVE_PROBES = 3
 
@@ -43,6 +44,7 @@ class TcpListener:
         self.crowd = Crowd[Connection](
             settings.max_connections, settings.max_connections_per_source, settings.crowded_out_after_seconds
         )
+        self.parting: set[Connection] = set()  # nothing is owed any more; they are heard out and close
         self.turns = Turns()
         self.stopping = False
         self._sock: socket.socket | None = None
@@ -134,6 +136,7 @@ class TcpListener:
     def leave(self, connection: Connection) -> None:
         """Count a connection out."""
         self.crowd.leave(connection)
+        self.parting.discard(connection)
         if not self.crowd.all:
             self._emptied.set()
 
@@ -153,21 +156,45 @@ class TcpListener:
                     await asyncio.sleep(0)
 
     async def drain(self, seconds: float) -> None:
-        """Take no new connections, answer the frames in hand, close."""
+        """Take no new connections and no more frames, answer those in hand.
+
+        What a panel sent and we did not read stays without an answer, and the panel sends it again. Only ``part`` waits for
+        the connections to close: before that the journal can be put away, so that another process may have it.
+        """
         self.stopping = True
         self._take_no_more()
         if self._sock is not None:
             self._sock.close()
             self._sock = None
         for connection in list(self.crowd.all):
-            connection.finish()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self.crowd.all:
-                    self._emptied.clear()
-                    await self._emptied.wait()
+            connection.finish(clock.monotonic() - _JUST_CAME_SECONDS)
+        await self._wait(self.crowd.all, _JUST_CAME_SECONDS)
+        for connection in list(self.crowd.all):
+            connection.finish(clock.monotonic())
+        await self._wait(self.crowd.all, seconds - _JUST_CAME_SECONDS)
         for connection in list(self.crowd.all):
             connection.abort("shutdown")
+
+    def part_with(self, connection: Connection) -> None:
+        """Count a connection out to which nothing is owed and which is only to be closed."""
+        self.parting.add(connection)
+        self.crowd.leave(connection)
+        if not self.crowd.all:
+            self._emptied.set()
+
+    async def part(self, seconds: float) -> None:
+        """Give panels the time to read their last reply and to close; then close."""
+        await self._wait(self.parting, seconds)
+        for connection in list(self.parting):
+            connection.hang_up()
+
+    async def _wait(self, connections: set[Connection], seconds: float) -> None:
+        """Wait until there are none of these any more, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while connections:
+                    self._emptied.clear()
+                    await self._emptied.wait()
 
 
 def files_for_connections() -> int:
