@@ -28,7 +28,7 @@ $(VENV)/tools: $(BIN)/dc09-receiver
 
 $(VENV)/fuzz: $(BIN)/dc09-receiver
 	@$(PIP) install --constraint constraints.txt --only-binary atheris --editable '.[fuzz]' || { echo \
-	  'make fuzz needs atheris, of which there is no wheel for this Python (or no registry in reach): use CPython 3.11 to 3.13 on Linux.'; \
+	  'make fuzz needs atheris, of which there is no wheel for this Python (or no registry in reach): try CPython 3.11 on Linux.'; \
 	  exit 1; }
 	@touch $@
 

@@ -22,6 +22,13 @@ _LONGEST_BYTES = 6000  # a frame and a half
 _TIMEOUT_SECONDS = 5  # for one input; the slowest takes a few milliseconds
 _MEMORY_MB = 512
 _TOLD_LINES = 25
+_SHARES = {
+    "contact_id": 1,
+    "frame": 2,
+    "message": 2,
+    "sia_dcs": 2,
+    "pipeline": 4,
+}  # of the time; the smallest is soon exhausted
 
 
 class Outcome(NamedTuple):
@@ -40,7 +47,8 @@ class Outcome(NamedTuple):
 def fuzz(target: str, seconds: int, jobs_folder: Path) -> Outcome:
     """Fuzz one target; what reaches new code goes to ``jobs_folder``, what breaks the contract to ``findings``."""
     grown = jobs_folder / target
-    grown.mkdir()
+    grown.mkdir(exist_ok=True)
+    known = len(list(grown.iterdir()))
     FINDINGS.mkdir(exist_ok=True)
     before = set(FINDINGS.iterdir())
     options = [
@@ -57,9 +65,15 @@ def fuzz(target: str, seconds: int, jobs_folder: Path) -> Outcome:
     if done.returncode and finding is None:
         raise RuntimeError(f"{target}: the fuzzer ended with {done.returncode} and saved no input\n{_end_of(said)}")
     return Outcome(
-        target, _stat(said, "number_of_executed_units"), _stat(said, "average_exec_per_sec"), len(list(grown.iterdir())),
-        max(map(int, re.findall(r" cov: (\d+)", said)), default=0), _stat(said, "peak_rss_mb"), finding, said,
-    )  # fmt: skip
+        target,
+        _stat(said, "number_of_executed_units"),
+        _stat(said, "average_exec_per_sec"),
+        len(list(grown.iterdir())) - known,
+        max(map(int, re.findall(r" cov: ([0-9]+)", said)), default=0),
+        _stat(said, "peak_rss_mb"),
+        finding,
+        said,
+    )
 
 
 def _stat(said: str, name: str) -> int:
@@ -110,7 +124,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="time in all, split over the targets (60)")
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="only this one; may be given again")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run one saved input again")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the inputs that reached new code here")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep the inputs that reached new code here, and go on from them"
+    )
     chosen = parser.parse_args()
     if chosen.replay:
         return replay(chosen.replay)
@@ -121,7 +137,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dc09-fuzz-") as temporary:
         folder = chosen.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        return report([fuzz(target, max(1, chosen.seconds // len(targets)), folder) for target in targets])
+        shares = sum(_SHARES[target] for target in targets)
+        return report([fuzz(target, max(1, chosen.seconds * _SHARES[target] // shares), folder) for target in targets])
 
 
 if __name__ == "__main__":

@@ -58,7 +58,13 @@ def message(data: bytes) -> None:
                 continue
             assert opened.body.startswith(opened.data + b"]")
             assert opened.panel_time is not None or not opened.envelope.encrypted
-            assert len(dc09.mask_body(opened.body)) == len(opened.body)
+            _check_masked(opened, dc09.read_body(opened.envelope, dc09.mask_body(opened)))
+
+
+def _check_masked(message: dc09.Message, masked: dc09.Message) -> None:
+    assert (masked.data, masked.stamp, len(masked.body)) == (message.data, message.stamp, len(message.body))
+    for (letter, value), (same, kept) in zip(message.extended, masked.extended, strict=True):
+        assert (same, kept) == (letter, b"*" * len(value) if letter == "K" else value)
 
 
 def _check_text(error: ProtocolError) -> None:

@@ -225,7 +225,7 @@ def _rows(
     identity = repeat_identity(message)
     raw, body = envelope.frame.raw, message.body if envelope.encrypted else None
     if message.extended:  # the value of a key exchange is not kept
-        raw, body = dc09.mask_keys(raw), body and dc09.mask_body(body)
+        raw, body = dc09.mask_keys(raw), body and dc09.mask_body(message)
     rows = []
     for number, event in enumerate(events):
         lane = URGENT if event.priority == payloads.URGENT_PRIORITY else NORMAL

@@ -1,12 +1,14 @@
 """Taking keys out of bytes that will be kept: the value of an extended block ``K`` becomes ``*``, as many as it had bytes.
 
-A key exchange in clear (``[K…]``, letter K of the extended data) carries an AES key. A block always follows a bracket that
-closes, so a text such as ``[Kitchen]`` inside the data stays as it came.
+A key exchange in clear (``[K…]``, letter K of the extended data) carries an AES key. Data stays as it came: what is
+stored is read again for each output, and must mean the same.
 """
 
 import re
 
 from protocols.dc09.framing import Frame, split_datagram, wrap
+from protocols.dc09.message import Message, open_envelope, read_body
+from protocols.errors import ProtocolError
 
 _BLOCK = re.compile(rb"(?<=\]\[K)[^\]]*")
 _BLOCK_OF_DAMAGE = re.compile(rb"(?<=\[K)[^\]\r\n]*")  # the bracket before it may be what was lost
@@ -16,9 +18,10 @@ def _stars(match: re.Match[bytes]) -> bytes:
     return b"*" * len(match[0])
 
 
-def mask_body(body: bytes) -> bytes:
-    """Mask the keys in a body in clear, header or none; a block that does not end is masked to the end."""
-    return _BLOCK.sub(_stars, body)
+def mask_body(message: Message) -> bytes:
+    """Return the body of a message with its keys masked; a block that does not end is masked to the end."""
+    end = len(message.data)
+    return message.data + _BLOCK.sub(_stars, message.body[end:])
 
 
 def mask_keys(raw: bytes) -> bytes:
@@ -37,6 +40,16 @@ def mask_keys(raw: bytes) -> bytes:
 
 
 def _refit(frame: Frame) -> bytes:
-    # Where no bracket closes the data, what follows "[K" is no text inside it for certain.
-    masked = mask_body(frame.body) if b"]" in frame.body else _BLOCK_OF_DAMAGE.sub(_stars, frame.body)
+    masked = _mask_frame(frame)
     return frame.raw if masked == frame.body else wrap(masked, frame.binary_crc)
+
+
+def _mask_frame(frame: Frame) -> bytes:
+    """Return the body of a whole frame, header and all, with its keys masked."""
+    try:
+        envelope = open_envelope(frame)
+        if not envelope.encrypted:
+            return frame.body.removesuffix(envelope.content) + mask_body(read_body(envelope, envelope.content))
+    except ProtocolError:  # nothing is certain to be data
+        pass
+    return _BLOCK_OF_DAMAGE.sub(_stars, frame.body)

@@ -61,7 +61,7 @@ class ListenerSettings:
         "positive",
     )
     max_connections_per_source: int = setting(
-        2000, "TCP connections from one address; many panels may stand behind one", "positive"
+        2000, "TCP connections from one address (IPv6: /64); many panels may stand behind one", "positive"
     )
     first_frame_timeout_seconds: float = setting(30.0, "a stranger who sends no frame for so long is closed", "seconds")
     frame_timeout_seconds: float = setting(10.0, "a frame begun must end within this, or the connection closes", "seconds")

@@ -11,6 +11,7 @@ import errno
 import resource
 import socket
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from receiver import clock
@@ -23,7 +24,7 @@ from receiver.pipeline import Pipeline
 from receiver.telemetry import Telemetry
 
 RESERVED_FILES = 200  # descriptors that no connection gets: journal, outputs, HTTP
-_ACCEPTS_A_TURN = 32
+_MOST_A_TURN = 32  # callers taken in one turn of the loop
 _SWEEP_SECONDS = 0.5
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _KEEPALIVE_PROBES = 3
@@ -34,7 +35,8 @@ class TcpListener:
 
     def __init__(self, settings: ListenerSettings, origin: int, pipeline: Pipeline, telemetry: Telemetry) -> None:
         self.settings = settings
-        self.pipeline = pipeline
+        self.handle = pipeline.handle  # looked up once for all connections
+        self.handle_damage = pipeline.handle_damage
         self.telemetry = telemetry
         self.origin = origin
         self.budgets = Budgets(settings.refused_frames_burst, settings.refused_frames_per_second, settings.refused_sources)
@@ -46,6 +48,7 @@ class TcpListener:
         self._sock: socket.socket | None = None
         self._taking = False
         self._exhausted = False  # the last attempt to accept found no descriptor or no memory
+        self._at_once = 1  # callers taken in this turn: mostly one comes, and to look for a second costs a tenth of it
         self._files = files_for_connections()
         self._emptied = asyncio.Event()
 
@@ -70,10 +73,11 @@ class TcpListener:
     def _accept(self) -> None:
         """Take some of the callers in the kernel's queue; the loop comes back for the others."""
         assert self._sock is not None
-        for _ in range(_ACCEPTS_A_TURN):
+        for _ in range(self._at_once):
             try:
                 sock, address = self._sock.accept()
             except BlockingIOError:
+                self._at_once = 1
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
@@ -84,6 +88,7 @@ class TcpListener:
                 self._exhausted = False
                 self.telemetry.accepting_again(listener=self.settings.name)
             self._let_in(sock, address)
+        self._at_once = min(self._at_once * 2, _MOST_A_TURN)
 
     def _rest(self, error: OSError) -> None:
         """Accept nothing until the next sweep: the callers wait in the kernel's queue, and we do not spin."""
@@ -111,22 +116,20 @@ class TcpListener:
         opening = asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
         self._drive(opening, connection)
 
-    def _drive(self, opening: Coroutine[Any, Any, object], connection: Connection) -> None:
+    def _drive(
+        self, opening: Coroutine[Any, Any, object], connection: Connection, _: "asyncio.Future[Any] | None" = None
+    ) -> None:
         """Run the coroutine that opens a connection; it waits once, for the loop's next turn (``decisions/0004``)."""
-
-        def step(_: "asyncio.Future[Any] | None" = None) -> None:
-            try:
-                waiting: asyncio.Future[Any] = opening.send(None)
-            except StopIteration:
-                return
-            except Exception as error:  # noqa: BLE001 - one connection must not take the door with it
-                self.leave(connection)
-                self.telemetry.crashed("opening a connection", error)
-                return
-            waiting._asyncio_future_blocking = False
-            waiting.add_done_callback(step)
-
-        step()
+        try:
+            waiting: asyncio.Future[Any] = opening.send(None)
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 - one connection must not take the door with it
+            self.leave(connection)
+            self.telemetry.crashed("opening a connection", error)
+            return
+        waiting._asyncio_future_blocking = False
+        waiting.add_done_callback(partial(self._drive, opening, connection))
 
     def leave(self, connection: Connection) -> None:
         """Count a connection out."""

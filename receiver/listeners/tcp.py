@@ -7,7 +7,6 @@ What a hostile peer can cost is bounded here: time, noise, refused frames, unrea
 """
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from protocols.dc09 import Damage, Frame, Framer
@@ -39,12 +38,12 @@ class Connection(asyncio.Protocol):
         self._listener = listener
         self._settings = listener.settings
         self._telemetry = listener.telemetry
-        self._handle = listener.pipeline.handle
+        self._handle = listener.handle
         self.source = source_of(address[0])
         self._route = Route(listener.settings.name, "tcp", shown(address), listener.origin, self._spend)
         self._transport = cast("asyncio.Transport", None)  # until the loop's next turn
         self._framer = Framer()
-        self._answers: deque[InHand] = deque()
+        self._answers: list[InHand] = []  # an empty deque holds 600 bytes, and most connections are idle
         self.opened = self._began = clock.monotonic()
         self._heard: float | None = None  # when the last frame came; none came from a stranger
         self._noise_bytes = 0  # since the last frame
@@ -75,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._closing = True
         for found in self._framer.end():
             if isinstance(found, Damage):
-                self._listener.pipeline.handle_damage(found, self._route)
+                self._listener.handle_damage(found, self._route)
         del self._route  # it knows us: without this only the garbage collector would find the two
 
     def data_received(self, data: bytes) -> None:
@@ -114,7 +113,7 @@ class Connection(asyncio.Protocol):
                 answers.append(answer)
                 answer.begin()
             else:
-                self._listener.pipeline.handle_damage(found, self._route)
+                self._listener.handle_damage(found, self._route)
             if self._reading_ended:
                 return
         if self._noise_bytes > self._settings.max_noise_bytes:
@@ -140,26 +139,33 @@ class Connection(asyncio.Protocol):
         if answer.error is not None:
             self._telemetry.crashed("handling a frame", answer.error)
         answers = self._answers
-        if not answers or answers[0] is not answer:
+        if answers[0] is not answer:  # it stays in the list until it is written here
             return
         replies = b""
         now, observe = clock.monotonic(), self._telemetry.ack_seconds.observe
-        while answers and answers[0].done:
-            ready = answers.popleft()
+        count = 0
+        for ready in answers:
+            if not ready.done:
+                break
+            count += 1
             if ready.reply is not None:
                 replies += ready.reply
                 observe(now - ready.arrived)
+        del answers[:count]
         if self._closing:
             return
         if replies:
-            if not self._proven:
-                self._proven = True
-                self._listener.crowd.prove(self)
-            self._transport.write(replies)
+            self._write(replies)
         if not answers:
             self._close_if_done()
         if self._full and len(answers) < _IN_HAND_LIMIT // 2:
             self._go_on()
+
+    def _write(self, replies: bytes) -> None:
+        if not self._proven:
+            self._proven = True
+            self._listener.crowd.prove(self)
+        self._transport.write(replies)
 
     def _go_on(self) -> None:
         """Take what is held, and read again, now that enough frames were answered."""

@@ -32,12 +32,13 @@ def _frame_at(stream: bytes, at: int, crc_bytes: int) -> bytes:
     length = stream[at + header_bytes - 4 : at + header_bytes]
     if len(length) < 4 or length.translate(None, b"0123456789ABCDEFabcdef") or length[:1] != b"0":
         return b""
-    raw = stream[at : at + header_bytes + int(length, 16) + 1]
+    size = header_bytes + int(length, 16) + 1
+    raw = stream[at : at + size]
     body = raw[header_bytes:-1]
     whole = dc09.wrap(body, crc_bytes == 2)
     crc_sent = raw[1 : 1 + crc_bytes]
     crc_fits = crc_sent == whole[1:3] if crc_bytes == 2 else crc_sent.upper() == whole[1:5]
-    return raw if len(raw) == len(whole) and crc_fits and raw[-1:] == b"\r" and body[:1] == b'"' else b""
+    return raw if len(raw) == size and crc_fits and raw[-1:] == b"\r" and body[:1] == b'"' else b""
 
 
 class FramerMachine(RuleBasedStateMachine):

@@ -3,8 +3,10 @@
 The model never reads a frame: it knows how each was made.
 """
 
+from itertools import product
 from typing import NamedTuple
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -22,7 +24,11 @@ KEY, OTHER_KEY = dc09.Key(bytes(range(16))), dc09.Key(bytes(range(32)))
 WINDOW_SECONDS = 600
 OPEN, KEYED, EITHER, STRANGER = "1234", "5678", "9ABC", "FFFF"
 """An account without a key, one with a key, one with a key that may report in clear, one that nobody registered."""
+ACCOUNTS = (OPEN, KEYED, EITHER, STRANGER)
 FROM_RECEIVER = ("ACK", "NAK", "DUH", "RSP")
+TOKENS = ("ADM-CID", "SIA-DCS", "FBI-SF", "NULL", "XYZ", *FROM_RECEIVER)
+CLEAR_AGES = (None, 0, 41, -21, 9999)
+SEALED_AGES = (0, 40, -20, 41, -21, 9999, -9999)
 EVENTS = {  # data and how many events are in it
     b"#1|1121 01 005": 1, b"#1|Nri1/HA001/BA002|Ori2/PA3": 3, b"what is this": 1, b"": 1, b"\x81\xff": 1,
 }  # fmt: skip
@@ -46,17 +52,15 @@ class Sent(NamedTuple):
 
 clear = st.builds(
     Sent,
-    st.sampled_from([OPEN, KEYED, EITHER, STRANGER]),
-    st.sampled_from(["ADM-CID", "SIA-DCS", "FBI-SF", "NULL", "XYZ", *FROM_RECEIVER]),
+    st.sampled_from(ACCOUNTS),
+    st.sampled_from(TOKENS),
     st.sampled_from(["0000", "0001", "0002", "00af"]),
     st.sampled_from(sorted(EVENTS)),
     st.none(),
-    st.sampled_from([None, 0, 41, -21, 9999]),
+    st.sampled_from(CLEAR_AGES),
 )
 encrypted = clear.flatmap(
-    lambda sent: st.builds(
-        sent._replace, key=st.sampled_from([KEY, OTHER_KEY]), age=st.sampled_from([0, 40, -20, 41, -21, 9999, -9999])
-    )
+    lambda sent: st.builds(sent._replace, key=st.sampled_from([KEY, OTHER_KEY]), age=st.sampled_from(SEALED_AGES))
 )
 
 
@@ -223,5 +227,18 @@ def said(reply: bytes | None) -> str:
     return frame.body[1:5].decode().strip('"')
 
 
+@pytest.mark.parametrize("disk", ["well", "failing", "full"])
+def test_every_combination_of_account_token_key_and_age_is_answered_as_the_table_says(disk: str) -> None:
+    machine = PipelineMachine()
+    machine.journal.failing = disk == "failing"
+    machine.journal.max_backlog = 0 if disk == "full" else machine.journal.max_backlog
+    keys_and_ages = [(None, age) for age in CLEAR_AGES] + [(key, age) for key in (KEY, OTHER_KEY) for age in SEALED_AGES]
+    for account, token, (key, age) in product(ACCOUNTS, TOKENS, keys_and_ages):
+        machine.now += WINDOW_SECONDS + 2
+        machine.stored_at.clear()
+        machine.report(Sent(account, token, "0001", b"#1|Nri1/HA001/BA002|Ori2/PA3", key, age), "udp")
+        machine.acknowledged_is_stored_exactly_once_and_refused_is_not()
+
+
 TestPipeline = PipelineMachine.TestCase
-TestPipeline.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestPipeline.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)

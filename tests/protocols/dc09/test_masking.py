@@ -70,7 +70,23 @@ def test_what_is_no_key_stays_as_it_came(data: bytes) -> None:
 
 def test_a_decrypted_body_is_masked() -> None:
     body = b"#1234|1602 00 000][K" + SECRET + b"][Sx]_10:01:02,11-23-2026"
-    assert dc09.mask_body(body) == body.replace(SECRET, b"*" * 32)
+    sealed = dc09.wrap(b'"ADM-CID"0001L0#1234[' + body)
+    assert dc09.mask_body(_message(sealed)) == body.replace(SECRET, b"*" * 32)
+
+
+@pytest.mark.parametrize("data", [b"#1234|NHA1^a][Kb] c^/BA2", b"#1234|N][K/HA1/BA2]/PA3"])
+def test_data_that_looks_like_a_key_stays_whole_and_means_the_same(data: bytes) -> None:
+    raw = dc09.wrap(b'"SIA-DCS"0001L0#1234[' + data + b"^][K" + SECRET + b"]_10:01:02,11-23-2026")
+    before, after = _message(raw), _message(dc09.mask_keys(raw))
+    assert before.data == after.data == data + b"^"
+    assert after.extended == (("K", b"*" * 32),)
+    assert dc09.mask_body(before) == after.body
+
+
+def test_a_key_in_a_frame_that_is_no_message_is_masked() -> None:
+    raw = dc09.wrap(b'"adm-cid"0001L0#1234[#1234|1602 00 000[K' + SECRET + b"]")
+    assert SECRET not in dc09.mask_keys(raw)
+    assert SECRET not in dc09.mask_keys(dc09.wrap(b'"*ADM-CID"0001L0#1234[#1234|1602 00 000][K' + SECRET + b"]"))
 
 
 def test_nothing_to_mask_costs_no_copy() -> None:
