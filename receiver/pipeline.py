@@ -142,8 +142,10 @@ class Pipeline:
         if envelope is None or verdict is Verdict.SILENCE:
             return None
         reply = replies.nak(envelope, now_us) if verdict is Verdict.NAK else replies.duh(envelope)
-        # Over UDP a source can be forged: never more bytes than came (DUH to a token of one or two letters without data).
-        return None if route.transport == "udp" and len(reply) > len(raw) else reply
+        if route.transport == "udp" and len(reply) > len(raw):
+            self._telemetry.reply_withheld()  # a source can be forged: never more bytes than came (DUH to a token of a letter)
+            return None
+        return reply
 
     # -- impostors ------------------------------------------------------------------------------------------------
 

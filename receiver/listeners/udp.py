@@ -76,23 +76,20 @@ class UdpListener(asyncio.DatagramProtocol):
                 self._telemetry.datagram_dropped()
             else:
                 self._in_hand += 1
-                InHand(self._pipeline.handle(found, route), arrived, partial(self._finished, addr, len(found.raw))).begin()
+                InHand(self._pipeline.handle(found, route), arrived, partial(self._finished, addr)).begin()
 
     def _spend(self, peer: str, proven: bool) -> bool:
         """Take one refused frame off the budgets; a NAK, which only a key of ours earns, is none of everybody's business."""
         now = clock.monotonic()
         return self._budgets.take(source_of_peer(peer), now) and (proven or self._budget_of_all.take(_EVERYBODY, now))
 
-    def _finished(self, addr: Address, frame_bytes: int, answer: InHand) -> None:
+    def _finished(self, addr: Address, answer: InHand) -> None:
         self._in_hand -= 1
         if not self._in_hand:
             self._emptied.set()
         if answer.error is not None:
             self._telemetry.crashed("handling a datagram", answer.error)
         if answer.reply is not None:
-            if len(answer.reply) > frame_bytes:  # a DUH to a token of one letter; never an ACK
-                self._telemetry.reply_withheld()
-                return
             if self._transport is not None:
                 self._transport.sendto(answer.reply, addr)
             elif self._sock is not None:
