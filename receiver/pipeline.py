@@ -143,7 +143,7 @@ class Pipeline:
             return None
         reply = replies.nak(envelope, now_us) if verdict is Verdict.NAK else replies.duh(envelope)
         if route.transport == "udp" and len(reply) > len(raw):
-            self._telemetry.reply_withheld()  # a source can be forged: never more bytes than came (DUH to a token of a letter)
+            self._telemetry.reply_withheld()  # a source can be forged: never more bytes than came
             return None
         return reply
 
