@@ -29,7 +29,7 @@ HOMES = {
     "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options")},
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},
     "uvloop": {"receiver/cli/__init__.py"},
-    "sqlite3": {"receiver/journal/reader.py", "receiver/journal/store.py", "receiver/journal/writer.py"},
+    "sqlite3": {f"receiver/journal/{name}.py" for name in ("jobs", "reader", "salvage", "store", "writer")},
 }
 MODULES = sorted(path for package in ("protocols", "receiver") for path in (ROOT / package).rglob("*.py"))
 

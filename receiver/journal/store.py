@@ -5,25 +5,29 @@ Signals that arrive while a commit runs form the next group; one commit and one 
 """
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 from receiver import clock
 from receiver.config import JournalSettings
 from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal.cursor import Cursor
+from receiver.journal.folder import Folder
+from receiver.journal.jobs import deletion, learn_origins, probe
 from receiver.journal.lanes import Lane
-from receiver.journal.reader import FILE_NAME
+from receiver.journal.log import log_of
 from receiver.journal.records import FORMAT_VERSION, MOST_ROWS, SCHEMA, Origin, Receipt, Refusal, Row
 from receiver.journal.repeats import Repeats
-from receiver.journal.writer import Batch, Job, Writer, connect
+from receiver.journal.salvage import Damage, check
+from receiver.journal.writer import Adopted, Batch, Writer, connect
 
 _REFUSALS_HELD = 1000
-_DELETED_AT_ONCE = 2000
-_BUSY_TEXT = "another receiver runs on {}: two must not share a journal"
+_OWN_HELD = 1000
+"""Path and trouble events that are kept over a failure, and that find room above the limits."""
+_CLOSE_SECONDS = 5.0
 
 
 class _Stored(asyncio.Future[None]):
@@ -37,11 +41,12 @@ class _Stored(asyncio.Future[None]):
 class _Group:
     """Signals that will be stored by one commit, and those who wait for it."""
 
-    __slots__ = ("batch", "done", "identities")
+    __slots__ = ("batch", "done", "identities", "known")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.batch = Batch()
         self.identities: dict[bytes, int] = {}  # where in the group each message begins
+        self.known: dict[bytes, int] = {}  # messages that were found on disk meanwhile, and their positions
         self.done = _Stored(loop=loop)
 
 
@@ -59,41 +64,52 @@ class Journal:
         self._settings = settings
         self._now = now_us
         self._loop = asyncio.get_running_loop()
-        self._lock = _lock(data_dir)
-        self._file = data_dir / FILE_NAME
+        self._folder = Folder(data_dir)
+        self._file = self._folder.file
         self._repeats = Repeats(settings.repeat_window_seconds, settings.repeat_max)
         self.origins: dict[Origin, int] = {}
         self._cursors: dict[tuple[str, Lane], Cursor] = {}
         self._listeners: list[Callable[[], None]] = []
-        self.failure: Exception | None = None
+        self.failure: JournalUnavailable | None = None
+        self.damage: Damage | None = None
+        self.checked = True
+        self.failures = self.slow_syncs = 0
         self.on_sync: Callable[[float, int], None] = lambda _seconds, _rows: None
         self._backlog = 0
-        position = self._read_state(origins)
+        try:
+            position, identity = self._read_state(origins)
+            self._writer = Writer(self._folder, position + 1, identity, self._reported)
+        except BaseException:
+            self._folder.close()
+            raise
         self._group = _Group(self._loop)
         self._busy: _Group | None = None
+        self._busy_since = 0.0
         self._gathering = False
         self._gathered = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._writer = Writer(self._file, position + 1, self._reported)
         self._writer.start()
 
-    def _read_state(self, origins: Sequence[Origin]) -> int:
-        """Create what is missing, read what is there, and return the last position."""
+    def _read_state(self, origins: Sequence[Origin]) -> tuple[int, bytes | None]:
+        """Check what is there, create what is missing, and return the last position and what stands there."""
         try:
+            self.damage, self.checked = check(self._file)
             os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
-            db = connect(self._file)
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, FORMAT_VERSION):
-                raise ConfigError(f"{self._file} has format {version}, this program writes format {FORMAT_VERSION}")
-            db.executescript(SCHEMA)
-            position = int(db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0])
-            self.origins = _learn_origins(db, origins)
-            self._recall_repeats(db)
-            db.close()
+            for path in (log_of(self._file), self._file):
+                _sync(path)  # a crash may have left rows that were written and never synced; repeats of them get an ACK
+            with closing(connect(self._file, create=True)) as db:
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+                if version not in (0, FORMAT_VERSION):
+                    raise ConfigError(f"{self._file} has format {version}, this program writes format {FORMAT_VERSION}")
+                if version == 0:
+                    db.executescript(SCHEMA)
+                newest = db.execute("SELECT position, identity FROM signals ORDER BY position DESC LIMIT 1").fetchone()
+                self.origins = learn_origins(db, origins)
+                self._recall_repeats(db)
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"the journal {self._file} cannot be opened: {error}") from None
-        return position
+        return (newest[0], newest[1]) if newest else (0, None)
 
     def _recall_repeats(self, db: sqlite3.Connection) -> None:
         """Learn again which messages came within the window, so that a restart makes no second signal."""
@@ -135,10 +151,12 @@ class Journal:
     def append_later(self, rows: Sequence[Row]) -> None:
         """Store path and trouble events with the next group; nobody waits for them.
 
+        They find a little room above the limits, for the event that says a limit was reached, and are kept over a failure.
+
         Raises:
             JournalUnavailable: too much is waiting for the disk.
         """
-        self.check_room(len(rows))
+        self.check_room(len(rows) - _OWN_HELD)
         self._group.batch.rows += rows
         self._wake_writer()
 
@@ -173,14 +191,21 @@ class Journal:
 
     def _hand_over(self) -> None:
         self._gathering = False
-        if self._busy is None and self._group.batch:
+        if self._busy is not None or not self._group.batch:
+            return
+        if self.failure is None:
             self._busy, self._group = self._group, _Group(self._loop)
-            self._idle.clear()
-            self._writer.submit(self._busy.batch)
+        else:  # the group waits until the journal is mended
+            self._busy = _Group(self._loop)
+            self._busy.batch.mend = True
+        self._idle.clear()
+        self._busy_since = clock.monotonic()
+        self._writer.submit(self._busy.batch)
 
     def _reported(self, batch: Batch) -> None:
         """In the writer's thread: wake the loop once for the whole group."""
-        self._loop.call_soon_threadsafe(self._finish, batch)
+        with suppress(RuntimeError):  # the loop has ended: it did not wait for a disk that hung
+            self._loop.call_soon_threadsafe(self._finish, batch)
 
     def _finish(self, batch: Batch) -> None:
         """Back in the loop: the group is on disk, or it is not."""
@@ -188,36 +213,76 @@ class Journal:
         assert group is not None
         assert group.batch is batch
         self.failure = batch.error
-        if batch.error is None:
+        if batch.error is not None:
+            self._fail(group, batch.error)
+        elif batch.mend:
+            self._adopt(batch.adopted)
+        else:
             self._remember(group)
             group.done.set_result(None)
-        else:
-            self._give_back(batch)
-            group.done.set_exception(JournalUnavailable(f"the journal cannot be written: {batch.error}"))
-            group.done.exception()  # read, in case nobody waits
         self._backlog = self.backlog()
         self._idle.set()
-        if self._group.batch.rows or (self._group.batch and batch.error is None):
+        if self._group.identities or (self._group.batch and batch.error is None):
             self._wake_writer()  # after a failure only a panel or the next flush tries the disk again
 
     def _remember(self, group: _Group) -> None:
         batch = group.batch
         first, rows = batch.first_position, batch.rows
         self.on_sync(batch.sync_seconds, len(rows))
+        if batch.sync_seconds > self._settings.slow_sync_seconds:
+            self.slow_syncs += 1
         if rows:
+            for identity in group.known:
+                del group.identities[identity]
             positions = {identity: first + number for identity, number in group.identities.items()}
             self._repeats.add(positions, rows[-1].received_us)
-            urgent = sum([row.lane == 0 for row in rows])
-            for cursor in self._cursors.values():
-                cursor.waiting += urgent if cursor.lane is Lane.URGENT else len(rows) - urgent
-            for listener in self._listeners:
-                listener()
+            self._count([row.lane for row in rows])
+        if group.known:
+            group.identities |= {identity: position - first for identity, position in group.known.items()}
+
+    def _count(self, lanes: list[int]) -> None:
+        """Note that events of these lanes wait for the outputs, and wake them."""
+        urgent = lanes.count(0)
+        for cursor in self._cursors.values():
+            cursor.waiting += urgent if cursor.lane is Lane.URGENT else len(lanes) - urgent
+        for listener in self._listeners:
+            listener()
+
+    def _fail(self, group: _Group, error: JournalUnavailable) -> None:
+        """Tell everybody who waits that it is not on disk; keep for later what no panel will send again."""
+        self.failures += 1
+        waiting = [group]
+        if group.batch.mend:
+            waiting.append(self._group)
+            self._group = _Group(self._loop)
+        for failed in waiting:
+            self._give_back(failed.batch)
+            failed.done.set_exception(JournalUnavailable(f"the journal cannot be written: {error}"))
+            failed.done.exception()  # read, in case nobody waits
 
     def _give_back(self, batch: Batch) -> None:
         """Keep for the next commit what no panel will send again; newer cursors win."""
         following = self._group.batch
         following.cursors = batch.cursors | following.cursors
         following.refusals = (batch.refusals + following.refusals)[-_REFUSALS_HELD:]
+        room = _OWN_HELD - sum([row.kind != 0 for row in following.rows])
+        following.rows += [row for row in batch.rows if row.kind != 0][: max(0, room)]
+
+    def _adopt(self, adopted: list[Adopted]) -> None:
+        """Take in rows that a failed commit left on disk: they are stored, and a repeat of one gets its receipt."""
+        if not adopted:
+            return
+        messages = {row.identity: row.position for row in adopted if row.kind == 0 and row.number == 0}
+        self._repeats.add(messages, adopted[-1].received_us)
+        self._count([row.lane for row in adopted])
+        group, found = self._group, {row.identity for row in adopted}
+        group.known = {identity: messages[identity] for identity in group.identities if identity in messages}
+        group.batch.rows = [row for row in group.batch.rows if row.identity not in found]
+        group.identities = dict.fromkeys(group.known, 0)
+        for number, row in enumerate(group.batch.rows):
+            if row.kind == 0:
+                group.identities.setdefault(row.identity, number)
+        group.batch.jobs.append(probe)  # so that there is something to commit for those who wait
 
     # -- cursors --------------------------------------------------------------------------------------------------
 
@@ -226,7 +291,9 @@ class Journal:
         with sqlite3.connect(self._file) as db:
             found = db.execute("SELECT position FROM cursors WHERE output = ? AND lane = ?", (output, lane.value)).fetchone()
             last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
-            position = last if found is None else int(found[0])
+            # A new output begins with what comes; one whose place was lost is handed everything again.
+            first = last if self.damage is None or self.damage.cursors_kept else 0
+            position = first if found is None else int(found[0])
             waiting = db.execute(
                 "SELECT COUNT(*) FROM signals WHERE position > ? AND lane = ?", (position, lane.value)
             ).fetchone()[0]
@@ -266,7 +333,7 @@ class Journal:
     def flush(self) -> None:
         """Commit what waits, refusals included; called at intervals. After a failure it also tries the disk again."""
         if self.failure is not None:
-            self._group.batch.jobs.append(_probe)
+            self._group.batch.jobs.append(probe)
         if self._group.batch:
             self._wake_writer()
 
@@ -274,16 +341,23 @@ class Journal:
         """Delete, in small steps, delivered events past retention and the oldest refusals; called at intervals."""
         before_us = self._now() - round(self._settings.retention_days * 86400) * clock.SECOND_US
         delivered = min((c.position for c in self._cursors.values()), default=None)
-        self._group.batch.jobs.append(_deletion(before_us, delivered, self._settings.refusals_kept))
+        self._group.batch.jobs.append(deletion(before_us, delivered, self._settings.refusals_kept))
         self._wake_writer()
 
     async def close(self) -> None:
-        """Write everything that waits, cursors included, and close the file."""
-        while self._busy is not None or (self._group.batch and self.failure is None):
-            self._hand_over()
-            await self._idle.wait()
+        """Write everything that waits, cursors included, and close the file; a disk that hangs is not waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                while self._busy is not None or (self._group.batch and self.failure is None):
+                    self._hand_over()
+                    await self._idle.wait()
         await asyncio.to_thread(self._writer.stop)
-        os.close(self._lock)
+        self._folder.close()
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the writer has been at the group it has in hand."""
+        return 0.0 if self._busy is None else clock.monotonic() - self._busy_since
 
     @property
     def alive(self) -> bool:
@@ -296,43 +370,10 @@ class Journal:
         return len(self._repeats)
 
 
-def _lock(data_dir: Path) -> int:
-    """Make the folder and hold it against a second receiver."""
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise ConfigError(f"data_dir {data_dir} cannot be used: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise ConfigError(_BUSY_TEXT.format(data_dir)) from None
-    return handle
-
-
-def _learn_origins(db: sqlite3.Connection, origins: Sequence[Origin]) -> dict[Origin, int]:
-    """Write down origins not seen before and return the number of each, which stands for it in rows."""
-    columns = ", ".join(Origin._fields)
-    db.executemany(f"INSERT OR IGNORE INTO origins ({columns}) VALUES (?, ?, ?, ?)", origins)  # noqa: S608 - our own names
-    return {Origin(*row): number for number, *row in db.execute(f"SELECT origin, {columns} FROM origins")}  # noqa: S608
-
-
-def _probe(db: sqlite3.Connection) -> None:
-    """Write something harmless, so that a disk that works again is noticed without a panel's help."""
-    db.execute("INSERT INTO probe VALUES (1, 0) ON CONFLICT (probe) DO UPDATE SET count = count + 1")
-
-
-def _deletion(before_us: int, delivered: int | None, refusals_kept: int) -> Job:
-    def delete(db: sqlite3.Connection) -> None:
-        # Never the newest row: positions go on from it.
-        last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
-        limit = last if delivered is None else min(delivered + 1, last)
-        db.execute(
-            "DELETE FROM signals WHERE position IN (SELECT position FROM "
-            "(SELECT position, received_us FROM signals ORDER BY position LIMIT ?) WHERE position < ? AND received_us < ?)",
-            (_DELETED_AT_ONCE, limit, before_us),
-        )
-        db.execute("DELETE FROM refusals WHERE refusal <= (SELECT MAX(refusal) FROM refusals) - ?", (refusals_kept,))
-
-    return delete
+def _sync(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        handle = os.open(path, os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

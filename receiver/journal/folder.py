@@ -1,0 +1,73 @@
+"""The journal's folder while it is in use: held against a second receiver, and still the one that was opened.
+
+A file that was moved, deleted or hidden by an unmounted volume can be written to for hours; nobody will find what went
+there. So the writer asks after each commit, before anybody hears of it, whether the paths lead to the files it has open.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+from receiver.errors import ConfigError, JournalUnavailable
+
+FILE_NAME = "journal.sqlite"
+_BUSY_TEXT = "another receiver runs on {}: two must not share a journal"
+Place = tuple[int, int, int, int]
+
+
+class Folder:
+    """One data folder, locked."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Make the folder and hold it against a second receiver.
+
+        Raises:
+            ConfigError: it cannot be used, or is in use.
+        """
+        self.path = data_dir
+        self.file = data_dir / FILE_NAME
+        self._names = str(self.file), f"{self.file}-wal"
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _lock(data_dir)
+        except OSError as error:
+            raise ConfigError(f"data_dir {data_dir} cannot be used: {error.strerror}") from None
+        except JournalUnavailable as error:
+            raise ConfigError(str(error)) from None
+
+    def place(self) -> Place:
+        """Return what the paths of the file and of its log lead to.
+
+        Raises:
+            OSError: one of them leads nowhere.
+        """
+        file, log = os.stat(self._names[0]), os.stat(self._names[1])
+        return file.st_dev, file.st_ino, log.st_dev, log.st_ino
+
+    def reclaim(self) -> None:
+        """Make sure that the folder is there and ours, before the journal in it is opened again; nothing is made anew.
+
+        Raises:
+            OSError: the folder or the journal is not there.
+            JournalUnavailable: another receiver holds it.
+        """
+        os.stat(self._names[0])  # a journal that is gone is waited for: a new one would hide it
+        held, found = os.fstat(self._lock), os.stat(self.path / "lock") if (self.path / "lock").exists() else None
+        if found is None or (held.st_dev, held.st_ino) != (found.st_dev, found.st_ino):
+            lock = _lock(self.path)
+            os.close(self._lock)
+            self._lock = lock
+
+    def close(self) -> None:
+        """Let another receiver have it."""
+        os.close(self._lock)
+
+
+def _lock(data_dir: Path) -> int:
+    handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise JournalUnavailable(_BUSY_TEXT.format(data_dir)) from None
+    return handle
