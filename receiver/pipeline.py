@@ -6,6 +6,7 @@ What happens to a frame is told by ``handle`` from top to bottom. What each refu
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import NamedTuple
@@ -51,6 +52,7 @@ class Pipeline:
         self._journal = journal
         self._telemetry = telemetry
         self._clock = clock
+        self.own_event: Callable[[Row], None] = lambda _row: None  # sees path and trouble events before they are stored
 
     async def handle(self, frame: dc09.Frame, route: Route) -> bytes | None:
         """Return the reply to one frame, or None when the right answer is silence."""
@@ -147,6 +149,7 @@ class Pipeline:
     def _store_own(self, kind: Kind, data: dict[str, object], origin: int, now_us: int) -> None:
         body = json.dumps(data).encode()
         row = Row(kind.value, NORMAL, _TROUBLE_PRIORITY, 0, now_us, None, os.urandom(16), 0, origin, "", "", b"", body)
+        self.own_event(row)
         try:
             self._journal.append_later([row])
         except JournalUnavailable as error:

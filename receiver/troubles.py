@@ -13,7 +13,15 @@ REASONS = {
     "plaintext-refused": "a message in clear for an account that has a key",
     "unknown-account": "a message of an account that is not registered",
     "unknown-token": "a message in a format that is in no table of the standards",
-    "journal-damaged": "a stored event that cannot be read again; its bytes stand in raw",
+    "journal-damaged": "a stored event or a part of the journal's file that cannot be read again",
+    "journal-unwritable": "the journal cannot be written and ACKs are withheld",
+    "journal-recovered": "the journal takes signals again",
+    "journal-slow": "the journal's disk takes longer than slow_sync_seconds",
+    "disk-low": "less room on the journal's disk than min_free_bytes",
+    "disk-cleared": "there is room on the journal's disk again",
+    "backlog-high": "an output is at 80 % of max_backlog",
+    "backlog-full": "an output is at max_backlog and ACKs are withheld",
+    "backlog-cleared": "the outputs have caught up",
     "paths-lost": "many paths were lost at once; the count stands for them",
 }
 _WINDOW_US = 60 * SECOND_US

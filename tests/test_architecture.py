@@ -14,7 +14,7 @@ LAYERS = [
     "receiver.config",
     "receiver.accounts receiver.journal",
     "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",
-    "receiver.events",
+    "receiver.events receiver.journal_watch",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
     "receiver.listeners",
     "receiver.service",

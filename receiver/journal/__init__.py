@@ -4,6 +4,7 @@ from receiver.journal.cursor import Cursor
 from receiver.journal.lanes import Lane, lane_of
 from receiver.journal.reader import Reader
 from receiver.journal.records import Kind, Origin, Receipt, Refusal, Row, Stored
+from receiver.journal.salvage import check_whole
 from receiver.journal.store import Journal
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "Refusal",
     "Row",
     "Stored",
+    "check_whole",
     "lane_of",
 ]

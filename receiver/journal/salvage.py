@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from receiver import clock
+from receiver.journal.folder import FILE_NAME
 from receiver.journal.log import index_of, indexed_frames, log_of, lost_groups, mended
 from receiver.journal.records import SCHEMA, Row
 
@@ -23,6 +24,7 @@ _INSERT = f"INSERT OR IGNORE INTO signals VALUES (?{', ?' * len(Row._fields)})" 
 _ROWS_AT_ONCE = 500
 _MOST_FAILURES = 200_000  # queries that may fail before the rest of a file counts as unreadable; some 10 s
 _LOOKED_BEYOND = 100_000
+_FIRST_GUESSED = 10_000  # a journal whose oldest readable position is later had its first ones deleted by retention
 
 
 class Damage(NamedTuple):
@@ -71,12 +73,6 @@ def check(file: Path) -> Checked:
     return Checked(damage, whole=small or damage is not None)
 
 
-def note_damage(file: Path) -> None:
-    """Leave a mark that makes the next start check the whole file, however large."""
-    with suppress(OSError):
-        file.with_name(_MARK).touch(0o600)
-
-
 def _read_only(file: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
 
@@ -105,6 +101,19 @@ def _first_look(file: Path) -> str:
 def _is_damage(error: sqlite3.Error) -> bool:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
+def check_whole(data_dir: Path) -> list[str]:
+    """Check a journal in use and return what is wrong; then the next start carries over what can be read."""
+    file = data_dir / FILE_NAME
+    try:
+        wrong = quick_check(file)
+    except sqlite3.Error:
+        return []  # the disk fails: the writer tells of it
+    if wrong:
+        with suppress(OSError):
+            file.with_name(_MARK).touch(0o600)
+    return [wrong] if wrong else []
 
 
 def quick_check(file: Path) -> str:
@@ -199,7 +208,8 @@ def _carry_signals(damaged: sqlite3.Connection, db: sqlite3.Connection) -> tuple
     kept, lowest, highest = db.execute("SELECT COUNT(*), MIN(position), MAX(position) FROM signals").fetchone()
     if not kept:
         return 0, reading.last or 0
-    return kept, max(highest, reading.last or 0) - min(lowest, reading.first or lowest) + 1 - kept
+    first = lowest if lowest > _FIRST_GUESSED else min(lowest, reading.first or lowest)
+    return kept, max(highest, reading.last or 0) - first + 1 - kept
 
 
 class _Reading:
@@ -208,7 +218,10 @@ class _Reading:
     def __init__(self, damaged: sqlite3.Connection) -> None:
         self._damaged = damaged
         self._failures = 0
-        self.first = self._one("SELECT MIN(position) FROM signals")
+        self.first = self._from = self._one("SELECT MIN(position) FROM signals")
+        if self.first is None:  # the oldest page is unreadable; without deletions before it, positions began at 1
+            self._from, urgent = 0, self._one("SELECT MIN(position) FROM signals WHERE lane = 0")
+            self.first = 1 if urgent is None else urgent
         self.last = self._until = self._one("SELECT MAX(position) FROM signals")
         if self.last is None:  # the newest page is unreadable: ask the index of urgent rows and the cursors, look beyond
             known = (
@@ -226,7 +239,7 @@ class _Reading:
 
     def rows(self) -> Iterator[list[tuple[object, ...]]]:
         """Return all rows that can be read, some at a time."""
-        last = self._until or 0
+        first, last = self._from or 0, self._until or 0
         ranges = [(begin, min(begin + _ROWS_AT_ONCE - 1, last)) for begin in range(self.first or 0, last + 1, _ROWS_AT_ONCE)]
         ranges.reverse()
         while ranges and self._failures < _MOST_FAILURES:

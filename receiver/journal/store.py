@@ -311,10 +311,14 @@ class Journal:
 
     def backlog(self) -> int:
         """Return how many events the slowest output has before it."""
-        waiting: dict[str, int] = {}
+        return self.slowest()[1]
+
+    def slowest(self) -> tuple[str, int]:
+        """Return the output that has most before it, and how many events that is."""
+        waiting: dict[str, int] = {"": 0}
         for cursor in self._cursors.values():
             waiting[cursor.output] = waiting.get(cursor.output, 0) + cursor.waiting
-        return max(waiting.values(), default=0)
+        return max(waiting.items(), key=lambda item: item[1])
 
     def notify(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after every commit that stored events."""
@@ -347,7 +351,7 @@ class Journal:
     async def close(self) -> None:
         """Write everything that waits, cursors included, and close the file; a disk that hangs is not waited for."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(_CLOSE_SECONDS - self.busy_seconds):
                 while self._busy is not None or (self._group.batch and self.failure is None):
                     self._hand_over()
                     await self._idle.wait()

@@ -1,7 +1,7 @@
 """What happens to a journal on a failing disk, told in a process that has the fault-injecting layer before libc.
 
 ``python -m tests.faults.stories NAME FOLDER`` lives one story and exits 0, or with the traceback of what did not hold.
-``work`` is a fixed script of everything the journal does; ``kills`` lives it once for each disk operation in it, and dies there.
+``work`` is a fixed script of everything the journal does; ``kills`` lives it for each disk operation in it, and dies there.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from tests.faults.layer import OPEN, SYNC, TRUNCATE, WRITE, Faults
 
 START = 1_790_000_000_000_000
 ORIGIN = Origin("1", "1", "main", "tcp")
-Told = Callable[[str, int], None]
+Told = Callable[[str, int], object]
 """Takes a message's name and the position of its receipt, as soon as there is one."""
 
 writer._LOG_PAGES = 8  # a checkpoint at every few groups, so that the stories meet many
@@ -82,7 +82,7 @@ async def refused(journal: Journal, name: str) -> str:
     raise AssertionError(f"{name} has the receipt {receipt}")
 
 
-# -- the fixed script --------------------------------------------------------------------------------------------------------
+# -- the fixed script -----------------------------------------------------------------------------------------------
 
 
 async def work(folder: Path, told: Told) -> None:
@@ -139,7 +139,7 @@ def kills(folder: Path, faults: Faults) -> None:
         if child == 0:
             os.close(read)
             faults.set(count=0, die_at=number)
-            live(home, lambda name, position: _tell(write, name, position))
+            live(home, _teller(write))
             os._exit(0)
         os.close(write)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -154,8 +154,8 @@ def kills(folder: Path, faults: Faults) -> None:
         _begin_again(home, acknowledged)
 
 
-def _tell(pipe: int, name: str, position: int) -> None:
-    os.write(pipe, f"{name} {position}\n".encode())
+def _teller(pipe: int) -> Told:
+    return lambda name, position: os.write(pipe, f"{name} {position}\n".encode())
 
 
 def _begin_again(home: Path, acknowledged: dict[str, int]) -> None:
@@ -177,7 +177,7 @@ def _begin_again(home: Path, acknowledged: dict[str, int]) -> None:
 FAILED_SYNCS = [(times, pretend, reader) for times in (1, 2, -1) for pretend in (0, 1) for reader in (False, True)]
 
 
-# -- failures ----------------------------------------------------------------------------------------------------------------
+# -- failures ------------------------------------------------------------------------------------------------------
 
 
 async def a_sync_that_failed(folder: Path, faults: Faults) -> None:

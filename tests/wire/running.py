@@ -74,6 +74,7 @@ class Running:
             "utf-8",
         )
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] | None = None  # of the process; None is our own
 
     def __enter__(self) -> "Running":
         self.start()
@@ -88,7 +89,7 @@ class Running:
         with self.log_file.open("ab") as log, self.stdout_file.open("ab") as file:
             command = [sys.executable, "-m", "receiver", "serve", "--config", str(self.config)]
             out = file if stdout is None else stdout
-            self.process = subprocess.Popen(command, stdout=out, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(command, stdout=out, stderr=log, stdin=subprocess.DEVNULL, env=self.environment)
         wait_until(self._ready, 20)
 
     def _ready(self) -> bool:
