@@ -71,3 +71,12 @@ def _lock(data_dir: Path) -> int:
         os.close(handle)
         raise JournalUnavailable(_BUSY_TEXT.format(data_dir)) from None
     return handle
+
+
+def sync(path: Path) -> None:
+    """Wait until what a file or folder holds is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from receiver import clock
-from receiver.journal.folder import FILE_NAME
+from receiver.journal.folder import FILE_NAME, sync
 from receiver.journal.log import index_of, indexed_frames, log_of, lost_groups, mended
 from receiver.journal.records import SCHEMA, Row
 
@@ -23,7 +23,7 @@ _NEW, _MARK = "journal.salvaged", "journal.damaged"
 _INSERT = f"INSERT OR IGNORE INTO signals VALUES (?{', ?' * len(Row._fields)})"  # noqa: S608 - our own names
 _ROWS_AT_ONCE = 500
 _MOST_FAILURES = 200_000  # queries that may fail before the rest of a file counts as unreadable; some 10 s
-_LOOKED_BEYOND = 100_000
+_LOOKED_BEYOND = 10_000
 _FIRST_GUESSED = 10_000  # a journal whose oldest readable position is later had its first ones deleted by retention
 
 
@@ -52,8 +52,8 @@ class Checked(NamedTuple):
     whole: bool
 
 
-def check(file: Path) -> Checked:
-    """Look at a journal before it is opened; a damaged one is replaced by what can be read of it.
+def check(file: Path, wrong: str = "") -> Checked:
+    """Look at a journal before it is opened; a damaged one (``wrong`` says how) is replaced by what can be read of it.
 
     Raises:
         OSError: the disk does not let us.
@@ -65,7 +65,7 @@ def check(file: Path) -> Checked:
     _roll_back(file)
     mark = file.with_name(_MARK)
     small = file.stat().st_size <= CHECKED_AT_START_BYTES
-    wrong = _first_look(file)
+    wrong = wrong or _first_look(file)
     if not wrong and (small or mark.exists()):
         wrong = quick_check(file)
     damage = _replace(file, wrong) if wrong else None
@@ -92,13 +92,14 @@ def _first_look(file: Path) -> str:
             db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
             taken = indexed_frames(file)[0]
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             return str(error)
         return lost_groups(log_of(file), taken) or ""
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: sqlite3.Error) -> bool:
+    """Tell damage of the file from a disk that fails."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
@@ -126,7 +127,7 @@ def quick_check(file: Path) -> str:
         try:
             found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             return str(error)
     return "" if found == "ok" else found.replace("\n", " ")
@@ -153,7 +154,7 @@ def _replace(file: Path, wrong: str) -> Damage:
         kept, lost = _carry_signals(damaged, db)
         cursors_kept = _carry_rest(damaged, db)
         db.execute("COMMIT")
-    _sync(new)
+    sync(new)
     _move(file, folder)
     return Damage(wrong, folder, kept, lost, cursors_kept)
 
@@ -176,12 +177,6 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(out.fileno())
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
-
-
 def _move(file: Path, folder: Path) -> None:
     """Put the new journal in the place of the damaged one: its file goes first, by which the next start would know."""
     file.unlink(missing_ok=True)  # it has its second name in the folder
@@ -189,8 +184,8 @@ def _move(file: Path, folder: Path) -> None:
         os.rename(log_of(file), folder / f"{log_of(file).name}.damaged")
     index_of(file).unlink(missing_ok=True)
     os.rename(file.with_name(_NEW), file)
-    _sync(folder)
-    _sync(file.parent)
+    sync(folder)
+    sync(file.parent)
 
 
 def _finish_interrupted(file: Path) -> None:
@@ -220,8 +215,7 @@ class _Reading:
         self._failures = 0
         self.first = self._from = self._one("SELECT MIN(position) FROM signals")
         if self.first is None:  # the oldest page is unreadable; without deletions before it, positions began at 1
-            self._from, urgent = 0, self._one("SELECT MIN(position) FROM signals WHERE lane = 0")
-            self.first = 1 if urgent is None else urgent
+            self.first, self._from = 1, 0
         self.last = self._until = self._one("SELECT MAX(position) FROM signals")
         if self.last is None:  # the newest page is unreadable: ask the index of urgent rows and the cursors, look beyond
             known = (
@@ -240,7 +234,7 @@ class _Reading:
     def rows(self) -> Iterator[list[tuple[object, ...]]]:
         """Return all rows that can be read, some at a time."""
         first, last = self._from or 0, self._until or 0
-        ranges = [(begin, min(begin + _ROWS_AT_ONCE - 1, last)) for begin in range(self.first or 0, last + 1, _ROWS_AT_ONCE)]
+        ranges = [(begin, min(begin + _ROWS_AT_ONCE - 1, last)) for begin in range(first, last + 1, _ROWS_AT_ONCE)]
         ranges.reverse()
         while ranges and self._failures < _MOST_FAILURES:
             begin, end = ranges.pop()

@@ -15,13 +15,13 @@ from receiver import clock
 from receiver.config import JournalSettings
 from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal.cursor import Cursor
-from receiver.journal.folder import Folder
+from receiver.journal.folder import Folder, sync
 from receiver.journal.jobs import deletion, learn_origins, probe
 from receiver.journal.lanes import Lane
 from receiver.journal.log import log_of
 from receiver.journal.records import FORMAT_VERSION, MOST_ROWS, SCHEMA, Origin, Receipt, Refusal, Row
 from receiver.journal.repeats import Repeats
-from receiver.journal.salvage import Damage, check
+from receiver.journal.salvage import Damage, check, is_damage
 from receiver.journal.writer import Adopted, Batch, Writer, connect
 
 _REFUSALS_HELD = 1000
@@ -95,21 +95,36 @@ class Journal:
         """Check what is there, create what is missing, and return the last position and what stands there."""
         try:
             self.damage, self.checked = check(self._file)
-            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
-            for path in (log_of(self._file), self._file):
-                _sync(path)  # a crash may have left rows that were written and never synced; repeats of them get an ACK
-            with closing(connect(self._file, create=True)) as db:
-                version = db.execute("PRAGMA user_version").fetchone()[0]
-                if version not in (0, FORMAT_VERSION):
-                    raise ConfigError(f"{self._file} has format {version}, this program writes format {FORMAT_VERSION}")
-                if version == 0:
-                    db.executescript(SCHEMA)
-                newest = db.execute("SELECT position, identity FROM signals ORDER BY position DESC LIMIT 1").fetchone()
-                self.origins = learn_origins(db, origins)
-                self._recall_repeats(db)
+            try:
+                return self._read(origins)
+            except sqlite3.DatabaseError as error:  # damage in a file too large to be checked as a whole
+                if not is_damage(error):
+                    raise
+                self.damage, self.checked = check(self._file, str(error))
+                return self._read(origins)
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"the journal {self._file} cannot be opened: {error}") from None
-        return (newest[0], newest[1]) if newest else (0, None)
+
+    def _read(self, origins: Sequence[Origin]) -> tuple[int, bytes | None]:
+        os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
+        for path in (log_of(self._file), self._file):
+            with suppress(FileNotFoundError):
+                sync(path)  # a crash may have left rows that were written and never synced; repeats of them get an ACK
+        with closing(connect(self._file, create=True)) as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, FORMAT_VERSION):
+                raise ConfigError(f"{self._file} has format {version}, this program writes format {FORMAT_VERSION}")
+            if version == 0:
+                db.executescript(SCHEMA)
+            newest = db.execute("SELECT position, identity FROM signals ORDER BY position DESC LIMIT 1").fetchone()
+            handed_over = db.execute("SELECT COALESCE(MAX(position), 0) FROM cursors").fetchone()[0]
+            self.origins = learn_origins(db, origins)
+            self._recall_repeats(db)
+        if (
+            newest is None or newest[0] < handed_over
+        ):  # the newest were lost: what comes must lie beyond every output's place
+            return handed_over, None
+        return newest[0], newest[1]
 
     def _recall_repeats(self, db: sqlite3.Connection) -> None:
         """Learn again which messages came within the window, so that a restart makes no second signal."""
@@ -294,9 +309,12 @@ class Journal:
             # A new output begins with what comes; one whose place was lost is handed everything again.
             first = last if self.damage is None or self.damage.cursors_kept else 0
             position = first if found is None else int(found[0])
-            waiting = db.execute(
-                "SELECT COUNT(*) FROM signals WHERE position > ? AND lane = ?", (position, lane.value)
-            ).fetchone()[0]
+            try:
+                waiting = db.execute(
+                    "SELECT COUNT(*) FROM signals WHERE position > ? AND lane = ?", (position, lane.value)
+                ).fetchone()[0]
+            except sqlite3.DatabaseError:  # damaged; the check in the background tells, and signals are taken meanwhile
+                waiting = max(0, last - position)
         db.close()
         cursor = self._cursors[output, lane] = Cursor(output, lane, position, waiting)
         self._backlog = self.backlog()
@@ -372,12 +390,3 @@ class Journal:
     def remembered(self) -> int:
         """How many messages are remembered to recognise repeats."""
         return len(self._repeats)
-
-
-def _sync(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        handle = os.open(path, os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
