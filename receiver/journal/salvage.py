@@ -21,6 +21,8 @@ CHECKED_AT_START_BYTES = 48 * 1024 * 1024
 """A larger file is checked after the start, in the background: 48 MB take about 0.1 s."""
 _NEW, _MARK = "journal.salvaged", "journal.damaged"
 _INSERT = f"INSERT OR IGNORE INTO signals VALUES (?{', ?' * len(Row._fields)})"  # noqa: S608 - our own names
+_RANGE = "SELECT * FROM signals WHERE position BETWEEN ? AND ?"
+_SINGLE = "SELECT * FROM signals WHERE position = ? AND position = ?"
 _ROWS_AT_ONCE = 500
 _MOST_FAILURES = 200_000  # queries that may fail before the rest of a file counts as unreadable; some 10 s
 _LOOKED_BEYOND = 10_000
@@ -239,9 +241,9 @@ class _Reading:
         while ranges and self._failures < _MOST_FAILURES:
             begin, end = ranges.pop()
             try:
-                found = self._damaged.execute(
-                    "SELECT * FROM signals WHERE position BETWEEN ? AND ?", (begin, end)
-                ).fetchall()
+                # A range looks at the row behind it too, which may lie in a damaged page; a single position does not.
+                query = _RANGE if begin < end else _SINGLE
+                found = self._damaged.execute(query, (begin, end)).fetchall()
             except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError):
                 self._failures += 1
                 if begin < end:
