@@ -17,7 +17,7 @@ from receiver.troubles import Trouble
 
 _WELL_SECONDS = 2.0
 _SLOW_TOLD_SECONDS = 60.0
-_HUNG_SECONDS = 5.0
+_HUNG_SECONDS = 3.0
 """A panel waits some seconds for its ACK; a disk that has not answered for so long does not take signals."""
 _HIGH, _LOW = 0.8, 0.7
 

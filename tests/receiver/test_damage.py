@@ -1,11 +1,14 @@
 """A damaged journal: what can be read is carried over at its place, what cannot is counted, nothing is skipped silently."""
 
 import asyncio
+import atexit
 import os
 import re
 import shutil
 import sqlite3
+import tempfile
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -26,9 +29,23 @@ def rows(number: int, lane: Lane = Lane.NORMAL) -> list[Row]:
     return [Row(0, lane.value, 5, 0, START, None, identity, 0, 1, "127.0.0.1:1", "", b"raw %d " % number * 20, None)]
 
 
+@lru_cache
+def _filled(alone: bool) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="damage-")) / "data"
+    atexit.register(shutil.rmtree, folder.parent)
+    _fill(folder, alone)
+    return folder
+
+
 def fill(folder: Path, alone: bool = False) -> None:
     """Store messages, the output half way; ``alone``: a commit each, and the process is lost with its log."""
+    made = _filled(alone)
+    shutil.copytree(made, folder)
+    if alone:
+        shutil.copytree(made.with_name("lost"), folder.with_name("lost"))
 
+
+def _fill(folder: Path, alone: bool) -> None:
     async def run() -> None:
         journal = Journal(folder, JournalSettings(), [ORIGIN], lambda: START)
         cursor = journal.cursor("out", Lane.NORMAL)
