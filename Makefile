@@ -42,8 +42,8 @@ format: $(VENV)/dev  ## Write the code in the house's format.
 bench: $(VENV)/dev  ## Measure against a bare echo in the same run.
 	@$(BIN)/python -m bench
 
-crash: $(VENV)/dev  ## Kill the receiver under load, CYCLES times (100), and count what was lost.
-	@CYCLES=$(or $(CYCLES),100) $(BIN)/python -m pytest tests/wire/test_crash.py -s
+crash: $(VENV)/dev  ## Kill the receiver under load at random instants, CYCLES times (300), and count what was lost.
+	@CYCLES=$(or $(CYCLES),300) $(BIN)/python -m pytest tests/wire/test_crash.py -s
 
 acceptance: $(BIN)/dc09-receiver  ## The public acceptance run, from ../shared.
 	@$(BIN)/python ../shared/acceptance/run.py --command "$(CURDIR)/$(BIN)/dc09-receiver"

@@ -93,7 +93,7 @@ class JournalWatch:
             self._slow_told, self._slow_syncs = now, self._journal.slow_syncs
 
     def _look_at_backlog(self, now_us: int) -> None:
-        output, waiting = self._journal.slowest()
+        output, waiting = self._journal.slowest(), self._journal.backlog()
         most = self._settings.max_backlog
         share = waiting / most
         level = 2 if share >= 1 else 1 if share >= (_LOW if self._level else _HIGH) else 0

@@ -26,7 +26,7 @@ from receiver.troubles import Trouble, Troubles
 
 _RAW_KEPT_BYTES = 4200
 _TROUBLE_PRIORITY = 5
-_ZERO_SEQUENCE = "0000"
+ZERO_SEQUENCE = "0000"
 URGENT, NORMAL = Lane.URGENT.value, Lane.NORMAL.value
 
 
@@ -191,6 +191,6 @@ def repeat_identity(message: dc09.Message) -> bytes:
     for letter, value in message.extended:
         if letter != "H":
             told += b"][" + letter.encode() + value
-    if envelope.sequence == _ZERO_SEQUENCE:
+    if envelope.sequence == ZERO_SEQUENCE:
         told += b"]" + (message.stamp or os.urandom(16))
     return blake2b(told, digest_size=16).digest()

@@ -36,13 +36,22 @@ class Folder:
             raise ConfigError(str(error)) from None
 
     def place(self) -> Place:
-        """Return what the paths of the file and of its log lead to.
+        """Return what the paths of the log and of the file lead to.
 
         Raises:
             OSError: one of them leads nowhere.
         """
-        file, log = os.stat(self._names[0]), os.stat(self._names[1])
-        return file.st_dev, file.st_ino, log.st_dev, log.st_ino
+        log, file = os.stat(self._names[1]), os.stat(self._names[0])
+        return log.st_dev, log.st_ino, file.st_dev, file.st_ino
+
+    def log_place(self) -> tuple[int, int]:
+        """Return what the path of the log leads to; it is where a commit goes.
+
+        Raises:
+            OSError: it leads nowhere.
+        """
+        log = os.stat(self._names[1])
+        return log.st_dev, log.st_ino
 
     def reclaim(self) -> None:
         """Make sure that the folder is there and ours, before the journal in it is opened again; nothing is made anew.

@@ -329,14 +329,18 @@ class Journal:
 
     def backlog(self) -> int:
         """Return how many events the slowest output has before it."""
-        return self.slowest()[1]
+        return max(self._waiting().values(), default=0)
 
-    def slowest(self) -> tuple[str, int]:
-        """Return the output that has most before it, and how many events that is."""
-        waiting: dict[str, int] = {"": 0}
+    def slowest(self) -> str:
+        """Return the output that has most before it."""
+        waiting = self._waiting()
+        return max(waiting, key=lambda output: waiting[output], default="")
+
+    def _waiting(self) -> dict[str, int]:
+        waiting: dict[str, int] = {}
         for cursor in self._cursors.values():
             waiting[cursor.output] = waiting.get(cursor.output, 0) + cursor.waiting
-        return max(waiting.items(), key=lambda item: item[1])
+        return waiting
 
     def notify(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after every commit that stored events."""

@@ -185,6 +185,8 @@ class Writer(threading.Thread):
         write, first, began = self._connection, self._next_position, clock.monotonic()
         if batch.only_rows and len(batch.rows) <= MOST_ROWS:
             _append(write, batch.rows, first)  # a statement on its own is a transaction on its own
+            if self._place is None or self._folder.log_place() != self._place[:2]:
+                self._check_place()
         else:
             write.execute("BEGIN IMMEDIATE")
             for done in range(0, len(batch.rows), MOST_ROWS):
@@ -194,7 +196,7 @@ class Writer(threading.Thread):
             for job in batch.jobs:
                 job(write)
             write.execute("COMMIT")
-        self._check_place()
+            self._check_place()
         batch.sync_seconds = clock.monotonic() - began
         batch.first_position = first
         self._next_position = first + len(batch.rows)
