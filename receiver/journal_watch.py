@@ -11,7 +11,7 @@ from pathlib import Path
 
 from receiver.config import JournalSettings
 from receiver.errors import JournalUnavailable
-from receiver.journal import Journal, check_whole
+from receiver.journal import Journal, check_whole, marked_damage
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
 
@@ -44,7 +44,7 @@ class JournalWatch:
         self._disk_low = False
         self._measuring = False
         self.free_bytes: int | None = None
-        self._found: list[str] = []  # what the check in the background found
+        self._mark_told = False
         self._to_tell = journal.damage
 
     # -- once a second --------------------------------------------------------------------------------------------
@@ -61,8 +61,10 @@ class JournalWatch:
         damage, self._to_tell = self._to_tell, None
         if damage is not None:
             self._tell(Trouble("journal-damaged", str(damage), now_us, max(1, damage.lost)))
-        while self._found:
-            text = f"the journal's file is damaged ({self._found.pop()}); restart the receiver: it keeps the file aside and "
+        found = None if self._mark_told else marked_damage(self._data_dir)
+        if found is not None:
+            self._mark_told = True
+            text = f"the journal's file is damaged ({found}); restart the receiver: it keeps the file aside and "
             self._tell(Trouble("journal-damaged", text + "carries over what can be read", now_us))
 
     def _look_at_failure(self, now: float, now_us: int) -> None:
@@ -137,10 +139,7 @@ class JournalWatch:
     def check_rest(self) -> None:
         """Check a file that was too large for the start, in a thread that nobody waits for."""
         if not self._journal.checked:
-            threading.Thread(target=self._check, name="journal-check", daemon=True).start()
-
-    def _check(self) -> None:
-        self._found += check_whole(self._data_dir)
+            threading.Thread(target=check_whole, args=(self._data_dir,), name="journal-check", daemon=True).start()
 
     @property
     def withheld(self) -> bool:

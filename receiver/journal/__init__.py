@@ -1,6 +1,7 @@
 """Durable, ordered storage of signals on SQLite; the only maker of receipts."""
 
 from receiver.journal.cursor import Cursor
+from receiver.journal.folder import marked_damage
 from receiver.journal.lanes import Lane, lane_of
 from receiver.journal.reader import Reader
 from receiver.journal.records import Kind, Origin, Receipt, Refusal, Row, Stored
@@ -20,4 +21,5 @@ __all__ = [
     "Stored",
     "check_whole",
     "lane_of",
+    "marked_damage",
 ]

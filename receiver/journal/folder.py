@@ -6,11 +6,13 @@ there. So the writer asks after each commit, before anybody hears of it, whether
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from receiver.errors import ConfigError, JournalUnavailable
 
 FILE_NAME = "journal.sqlite"
+MARK_NAME = "journal.damaged"
 _BUSY_TEXT = "another receiver runs on {}: two must not share a journal"
 Place = tuple[int, int, int, int]
 
@@ -80,6 +82,22 @@ def _lock(data_dir: Path) -> int:
         os.close(handle)
         raise JournalUnavailable(_BUSY_TEXT.format(data_dir)) from None
     return handle
+
+
+def mark_damage(file: Path, what: str) -> None:
+    """Leave a note that makes the next start check the whole file, however large, and carry over what can be read."""
+    with suppress(OSError):
+        handle = os.open(file.with_name(MARK_NAME), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as mark:
+            mark.write(what)
+
+
+def marked_damage(data_dir: Path) -> str | None:
+    """Return what the note says, None when there is none."""
+    try:
+        return (data_dir / MARK_NAME).read_text("utf-8")
+    except OSError:
+        return None
 
 
 def sync(path: Path) -> None:

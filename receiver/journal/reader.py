@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from receiver.errors import ConfigError, JournalUnavailable
-from receiver.journal.folder import FILE_NAME
+from receiver.journal.folder import FILE_NAME, mark_damage
 from receiver.journal.lanes import Lane
 from receiver.journal.records import FORMAT_VERSION, Origin, Refusal, Row, Stored
 
@@ -88,6 +88,8 @@ class Reader:
                     found = self._connection.execute(_AFTER, (position, lane.value, limit))
                 return [self._stored(row) for row in found.fetchall()]
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+                mark_damage(self._file, str(error))
             raise JournalUnavailable(f"the journal cannot be read: {error}") from error
 
     def all(self) -> Iterator[Stored]:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from receiver import clock
-from receiver.journal.folder import FILE_NAME, sync
+from receiver.journal.folder import FILE_NAME, MARK_NAME, mark_damage, sync
 from receiver.journal.log import index_of, indexed_frames, log_of, lost_groups, mended
 from receiver.journal.records import SCHEMA, Row
 
 CHECKED_AT_START_BYTES = 48 * 1024 * 1024
 """A larger file is checked after the start, in the background: 48 MB take about 0.1 s."""
-_NEW, _MARK = "journal.salvaged", "journal.damaged"
+_NEW = "journal.salvaged"
 _INSERT = f"INSERT OR IGNORE INTO signals VALUES (?{', ?' * len(Row._fields)})"  # noqa: S608 - our own names
 _RANGE = "SELECT * FROM signals WHERE position BETWEEN ? AND ?"
 _SINGLE = "SELECT * FROM signals WHERE position = ? AND position = ?"
@@ -65,7 +65,7 @@ def check(file: Path, wrong: str = "") -> Checked:
     if not file.exists() or not file.stat().st_size:
         return Checked(None, whole=True)
     _roll_back(file)
-    mark = file.with_name(_MARK)
+    mark = file.with_name(MARK_NAME)
     small = file.stat().st_size <= CHECKED_AT_START_BYTES
     wrong = wrong or _first_look(file)
     if not wrong and (small or mark.exists()):
@@ -106,17 +106,13 @@ def is_damage(error: sqlite3.Error) -> bool:
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
-def check_whole(data_dir: Path) -> list[str]:
-    """Check a journal in use and return what is wrong; then the next start carries over what can be read."""
+def check_whole(data_dir: Path) -> None:
+    """Check a journal in use; what is found is noted for the next start, which carries over what can be read."""
     file = data_dir / FILE_NAME
-    try:
+    with suppress(sqlite3.Error):  # the disk fails: the writer tells of it
         wrong = quick_check(file)
-    except sqlite3.Error:
-        return []  # the disk fails: the writer tells of it
-    if wrong:
-        with suppress(OSError):
-            file.with_name(_MARK).touch(0o600)
-    return [wrong] if wrong else []
+        if wrong:
+            mark_damage(file, wrong)
 
 
 def quick_check(file: Path) -> str:

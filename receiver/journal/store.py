@@ -374,6 +374,7 @@ class Journal:
         """Write everything that waits, cursors included, and close the file; a disk that hangs is not waited for."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS - self.busy_seconds):
+                self._hand_over()  # also to a disk that failed: it is asked once more
                 while self._busy is not None or (self._group.batch and self.failure is None):
                     self._hand_over()
                     await self._idle.wait()

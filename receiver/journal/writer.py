@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from receiver import clock
 from receiver.errors import JournalUnavailable
-from receiver.journal.folder import Folder, Place
+from receiver.journal.folder import Folder, Place, mark_damage
 from receiver.journal.jobs import Job, probe
 from receiver.journal.log import check_log
 from receiver.journal.records import KEEP_REFUSAL, MOST_ROWS, Refusal, Row, append_statement
@@ -163,6 +163,11 @@ class Writer(threading.Thread):
                 else:
                     self._commit(batch)
             except (sqlite3.Error, OSError, JournalUnavailable) as error:
+                if (
+                    isinstance(error, sqlite3.Error)
+                    and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+                ):
+                    mark_damage(self._folder.file, str(error))
                 batch.error = in_words(error)
                 self._abandon(error)
             self._report(batch)

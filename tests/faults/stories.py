@@ -85,8 +85,8 @@ async def refused(journal: Journal, name: str) -> str:
 # -- the fixed script -----------------------------------------------------------------------------------------------
 
 
-async def work(folder: Path, told: Told) -> None:
-    """Live through groups, messages of several events, repeats, an output's places, refusals, deletions and a restart."""
+async def work(folder: Path, told: Told, faults: Faults) -> None:
+    """Live through groups, messages of several events, repeats, places, refusals, deletions, failed syncs and a restart."""
     for life in range(2):
         journal, (_, normal) = opened(folder)
         for turn in range(4):
@@ -105,13 +105,17 @@ async def work(folder: Path, told: Told) -> None:
                 journal.save(normal)
             if turn == 2:
                 journal.tidy()
+                faults.fail(SYNC, times=2)
+                await refused(journal, f"failed-{life}")
+                faults.heal()
+                told(f"failed-{life}", (await journal.append(rows(f"failed-{life}"))).position)
         assert (await journal.append(rows("0.0.0"))).repeat
         await journal.close()
 
 
-def live(folder: Path, told: Told) -> None:
+def live(folder: Path, told: Told, faults: Faults) -> None:
     """Run the script in a loop of its own."""
-    asyncio.run(work(folder, told))
+    asyncio.run(work(folder, told, faults))
 
 
 async def power(folder: Path, faults: Faults) -> None:
@@ -124,7 +128,7 @@ async def power(folder: Path, faults: Faults) -> None:
         told.append((name, position))
         mark(len(told))
 
-    await work(folder, tell)
+    await work(folder, tell, faults)
     (folder / "told").write_text("\n".join(f"{name} {position}" for name, position in told))
 
 
@@ -139,15 +143,16 @@ def kills(folder: Path, faults: Faults) -> None:
         if child == 0:
             os.close(read)
             faults.set(count=0, die_at=number)
-            live(home, _teller(write))
+            live(home, _teller(write), faults)
             os._exit(0)
         os.close(write)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         faults.set(die_at=0)
+        faults.heal()
         with os.fdopen(read) as pipe:
             acknowledged = {name: int(at) for name, at in (line.split() for line in pipe)}
         if code == 0:
-            assert len(acknowledged) == 14
+            assert len(acknowledged) == 16
             sys.stdout.write(f"{number - 1} operations, a kill before each\n")
             return
         assert code == 9, code
@@ -166,7 +171,7 @@ def _begin_again(home: Path, acknowledged: dict[str, int]) -> None:
         assert journal.damage is None, journal.damage
         for name, position in acknowledged.items():
             assert await journal.append(rows(name)) == (position, True)
-        for name in ("0.0.0", "0.3.0", "1.1.1", "new"):
+        for name in ("0.0.0", "0.3.0", "failed-0", "1.1.1", "failed-1", "new"):
             acknowledged[name] = (await journal.append(rows(name))).position
         await journal.close()
 

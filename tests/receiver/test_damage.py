@@ -15,7 +15,8 @@ import pytest
 
 from receiver import journal as package
 from receiver.config import JournalSettings
-from receiver.journal import Journal, Lane, Origin, Reader, Receipt, Row, check_whole, salvage
+from receiver.errors import JournalUnavailable
+from receiver.journal import Journal, Lane, Origin, Reader, Receipt, Row, check_whole, marked_damage, salvage
 from receiver.journal.log import Log, checksum, log_of, lost_groups
 from receiver.journal.salvage import Damage
 
@@ -294,10 +295,27 @@ def test_a_large_file_is_checked_after_the_start_and_mended_at_the_next(
     folder = tmp_path / "data"
     fill(folder)
     assert package.salvage.check(folder / "journal.sqlite") == (None, False)
-    assert check_whole(folder) == []
+    check_whole(folder)
+    assert marked_damage(folder) is None
     spoil(folder / "journal.sqlite", leaves(folder)[3])
     assert start(folder, START + 3600 * 1_000_000)[0] is None, "the window and what waits are sound"
-    assert check_whole(folder)
+    check_whole(folder)
+    assert "Page" in (marked_damage(folder) or "")
     damage, _, _ = start(folder)
     assert damage is not None
-    assert check_whole(folder) == []
+    check_whole(folder)
+    assert marked_damage(folder) is None
+
+
+def test_damage_met_while_reading_is_noted_for_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(salvage, "CHECKED_AT_START_BYTES", 0)
+    folder = tmp_path / "data"
+    fill(folder)
+    spoil(folder / "journal.sqlite", leaves(folder)[-1])
+    reader = Reader(folder)
+    with pytest.raises(JournalUnavailable, match="malformed"):
+        reader.after(Lane.NORMAL, COUNT - 20, 100)
+    reader.close()
+    assert marked_damage(folder) == "database disk image is malformed"
+    assert start(folder)[0] is not None
+    assert marked_damage(folder) is None
