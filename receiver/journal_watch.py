@@ -136,8 +136,9 @@ class JournalWatch:
 
     # -- what others ask ------------------------------------------------------------------------------------------
 
-    def check_rest(self) -> None:
-        """Check a file that was too large for the start, in a thread that nobody waits for."""
+    def begin(self) -> None:
+        """Ask the disk whether it can be written, and check a file that was too large for the start, in a thread."""
+        self._journal.flush(ask=True)
         if not self._journal.checked:
             threading.Thread(target=check_whole, args=(self._data_dir,), name="journal-check", daemon=True).start()
 

@@ -235,7 +235,7 @@ class Service:
     async def _watch(self) -> None:
         """Look after what happens by itself: lost paths, counted troubles, the refusals log, retention, the disk."""
         tidied = clock.monotonic()
-        self._journal_watch.check_rest()
+        self._journal_watch.begin()
         while True:
             await asyncio.sleep(1.0)
             self._beat = clock.monotonic()

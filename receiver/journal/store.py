@@ -356,9 +356,9 @@ class Journal:
         held.append(refusal)
         return True
 
-    def flush(self) -> None:
-        """Commit what waits, refusals included; called at intervals. After a failure it also tries the disk again."""
-        if self.failure is not None:
+    def flush(self, ask: bool = False) -> None:
+        """Commit what waits, refusals included; called at intervals. After a failure, or to ``ask``, it tries the disk."""
+        if ask or self.failure is not None:
             self._group.batch.jobs.append(probe)
         if self._group.batch:
             self._wake_writer()
