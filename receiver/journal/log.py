@@ -21,6 +21,8 @@ _HEADER, _FRAME = struct.Struct(">8I"), struct.Struct(">6I")
 _MAGIC = 0x377F0682  # the lowest bit tells that checksums take words as big-endian
 _INDEX_FRAMES, _INDEX_WRITTEN_BACK = 16, 96  # where the index (the -shm file) keeps its counts of frames
 _FRAMES_CHECKED = 256
+PAGE_BYTES = 4096
+"""The size of SQLite's pages; we never ask for another."""
 Sums = tuple[int, int]
 
 
@@ -54,7 +56,7 @@ class Log:
         header = self._file.read(_HEADER.size)
         self.header = header
         self.blank = not header.strip(b"\0") and not self._file.read(_FRAME.size).strip(b"\0")
-        self.sound = False
+        self.sound, self.frames = False, 0
         if len(header) < _HEADER.size:
             return
         magic, _, self.page_bytes, _, salt1, salt2, *sums = _HEADER.unpack(header)
@@ -156,6 +158,21 @@ def lost_groups(path: Path, taken: int) -> str | None:
         return None
     finally:
         log.close()
+
+
+def pages_of(path: Path) -> dict[int, bytes]:
+    """Return the newest content of each page that a log holds, up to its first bad frame."""
+    pages: dict[int, bytes] = {}
+    if path.exists():
+        log = Log(path)
+        before = log.sums if log.sound else (0, 0)
+        for number in range(1, log.frames + 1):
+            frame = log.frame(number)
+            if frame.salts != log.salts or not log.fits(frame, before):
+                break
+            pages[frame.page], before = frame.content, frame.sums
+        log.close()
+    return pages
 
 
 def mended(path: Path) -> bytes:

@@ -15,6 +15,8 @@ _AFTER = "SELECT * FROM signals WHERE position > ? AND lane = ? ORDER BY positio
 # Without the literal, SQLite cannot know that the index over the urgent rows serves.
 _URGENT_AFTER = "SELECT * FROM signals WHERE position > ? AND lane = 0 ORDER BY position LIMIT ?"
 
+_LOST_ORIGIN = Origin("0", "0", "unknown", "tcp")  # of a row that was carried over from a damaged journal without it
+
 
 class Reader:
     """A read-only view of a journal; each has a connection of its own and is used from one thread at a time.
@@ -135,5 +137,5 @@ class Reader:
             found = self._connection.execute(
                 "SELECT receiver_number, line, listener, transport FROM origins WHERE origin = ?", (record.origin,)
             ).fetchone()
-            origin = self._origins[record.origin] = Origin(*found)
+            origin = self._origins[record.origin] = Origin(*found) if found else _LOST_ORIGIN
         return Stored(int(str(row[0])), record, origin)

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from receiver import clock
 from receiver.journal.folder import FILE_NAME, MARK_NAME, mark_damage, sync
-from receiver.journal.log import index_of, indexed_frames, log_of, lost_groups, mended
+from receiver.journal.log import PAGE_BYTES, index_of, indexed_frames, log_of, lost_groups, mended, pages_of
+from receiver.journal.pages import rows_of
 from receiver.journal.records import SCHEMA, Row
 
 CHECKED_AT_START_BYTES = 48 * 1024 * 1024
@@ -149,7 +150,7 @@ def _replace(file: Path, wrong: str) -> Damage:
         db.execute("PRAGMA synchronous = OFF")
         db.executescript(SCHEMA)
         db.execute("BEGIN")
-        kept, lost = _carry_signals(damaged, db)
+        kept, lost = _carry_signals(damaged, kept_file, db)
         cursors_kept = _carry_rest(damaged, db)
         db.execute("COMMIT")
     sync(new)
@@ -193,16 +194,41 @@ def _finish_interrupted(file: Path) -> None:
         _move(file, folders[-1] if folders else _folder_for(file))
 
 
-def _carry_signals(damaged: sqlite3.Connection, db: sqlite3.Connection) -> tuple[int, int]:
+def _carry_signals(damaged: sqlite3.Connection, file: Path, db: sqlite3.Connection) -> tuple[int, int]:
     """Copy every row that can be read; return how many, and how many positions between them cannot."""
     reading = _Reading(damaged)
     for rows in reading.rows():
         db.executemany(_INSERT, rows)
+    kept, lost = _count(reading, db)
+    if lost or not kept or reading.newest_unreadable:
+        _carry_from_pages(file, db, 0 if reading.oldest_unreadable else reading.first or 0)
+        kept, lost = _count(reading, db)
+    return kept, lost
+
+
+def _count(reading: "_Reading", db: sqlite3.Connection) -> tuple[int, int]:
     kept, lowest, highest = db.execute("SELECT COUNT(*), MIN(position), MAX(position) FROM signals").fetchone()
     if not kept:
         return 0, reading.last or 0
     first = lowest if lowest > _FIRST_GUESSED else min(lowest, reading.first or lowest)
     return kept, max(highest, reading.last or 0) - first + 1 - kept
+
+
+def _carry_from_pages(file: Path, db: sqlite3.Connection, first: int) -> None:
+    """Take rows that are missing so far from any page that holds them, whether the tree leads to it or not."""
+    have = {position for (position,) in db.execute("SELECT position FROM signals")}
+    newer = pages_of(log_of(file))
+    with file.open("rb") as raw:
+
+        def page_of(number: int) -> bytes:
+            if not 0 < number < 1 << 31:
+                return b""
+            raw.seek((number - 1) * PAGE_BYTES)
+            return newer.get(number) or raw.read(PAGE_BYTES)
+
+        for number in range(2, max([file.stat().st_size // PAGE_BYTES, *newer]) + 1):
+            found = rows_of(page_of(number), lambda position: position >= first and position not in have, page_of)
+            db.executemany(_INSERT, [row for row in found if _plausible(row)])
 
 
 class _Reading:
@@ -214,12 +240,15 @@ class _Reading:
         self.first = self._from = self._one("SELECT MIN(position) FROM signals")
         if self.first is None:  # the oldest page is unreadable; without deletions before it, positions began at 1
             self.first, self._from = 1, 0
+        self.oldest_unreadable = self._from == 0
         self.last = self._until = self._one("SELECT MAX(position) FROM signals")
+        self.newest_unreadable = False
         if self.last is None:  # the newest page is unreadable: ask the index of urgent rows and the cursors, look beyond
             known = (
                 self._one("SELECT MAX(position) FROM signals WHERE lane = 0"),
                 self._one("SELECT MAX(position) FROM cursors"),
             )
+            self.newest_unreadable = True
             self.last = max([0, *[value for value in known if value is not None]])
             self._until = self.last + _LOOKED_BEYOND
 

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import os
+import random
 import re
 import shutil
 import sqlite3
@@ -18,6 +19,7 @@ from receiver.config import JournalSettings
 from receiver.errors import JournalUnavailable
 from receiver.journal import Journal, Lane, Origin, Reader, Receipt, Row, check_whole, marked_damage, salvage
 from receiver.journal.log import Log, checksum, log_of, lost_groups
+from receiver.journal.pages import rows_of
 from receiver.journal.salvage import Damage
 
 ORIGIN = Origin("1", "1", "main", "tcp")
@@ -157,6 +159,62 @@ def test_a_journal_of_which_nothing_can_be_read_is_replaced_loudly(tmp_path: Pat
     assert (place, receipt.position) == (0, 1)
     assert (damage.folder / "journal.sqlite").stat().st_size == size
     assert damage.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_pages_are_read_where_the_tree_above_them_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    fill(folder)
+    file = folder / "journal.sqlite"
+    content = file.read_bytes()
+    inner = [at for at in range(PAGE, len(content), PAGE) if content[at] == 0x05]
+    for page in (0, *inner):  # the first page, with the schema, and every inner page of the tree
+        spoil(file, page)
+    damage, place, receipt = start(folder)
+    assert inner
+    assert damage is not None
+    assert (damage.kept, damage.lost) == (COUNT, 0)
+    assert found(folder) == {n: b"message %d" % n for n in range(1, COUNT + 1)} | {receipt.position: b"message 9999"}
+    assert receipt.position == COUNT + 1
+    assert place == 0, "the outputs' places could not be read"
+
+
+def test_a_long_row_is_read_from_its_chain_of_pages(tmp_path: Path) -> None:
+    raw = os.urandom(10_000)
+
+    async def run() -> None:
+        journal = Journal(tmp_path, JournalSettings(), [ORIGIN], lambda: START)
+        for number in (1, 2, 3):
+            await journal.append([rows(number)[0]._replace(raw=raw, panel_time=-5, body="é".encode(), flags="é")])
+        await journal.close()
+
+    asyncio.run(run())
+    spoil(tmp_path / "journal.sqlite", 0)
+    damage, _, _ = start(tmp_path)
+    assert damage is not None
+    assert damage.kept == 3
+    reader = Reader(tmp_path)
+    first = next(iter(reader.all()))
+    reader.close()
+    assert first.row == rows(1)[0]._replace(raw=raw, panel_time=-5, body="é".encode(), flags="é")
+
+
+def test_a_row_whose_origin_was_lost_is_read_all_the_same(tmp_path: Path) -> None:
+    fill(tmp_path / "data")
+    with closing(sqlite3.connect(tmp_path / "data" / "journal.sqlite")) as db:
+        db.execute("DELETE FROM origins")
+        db.commit()
+    reader = Reader(tmp_path / "data")
+    assert reader.last(1)[0].origin.listener == "unknown"
+    reader.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_page_gives_rows_or_nothing(seed: int) -> None:
+    chance = random.Random(seed)
+    page = bytearray(chance.randbytes(PAGE))
+    page[0] = 0x0D
+    for _ in rows_of(bytes(page), lambda _position: True, lambda _number: bytes(page)):
+        continue
 
 
 def test_lost_places_mean_that_everything_is_handed_over_again(tmp_path: Path) -> None:
