@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench demo crash acceptance clean
+.PHONY: help run test lint format bench bench-start demo crash fuzz acceptance sbom audit clean flood
 
 help:  ## Say what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -19,6 +19,17 @@ $(BIN)/dc09-receiver: pyproject.toml constraints.txt
 $(VENV)/dev: $(BIN)/dc09-receiver
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@$(PIP) install --no-deps dc09-spt==0.0.4  # declares pycrypto, which no longer builds; the tests hand it pycryptodome
+	@touch $@
+
+$(VENV)/tools: $(BIN)/dc09-receiver
+	@$(PYTHON) -m venv $@
+	@$@/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt cyclonedx-bom pip-audit
+	@touch $@
+
+$(VENV)/fuzz: $(BIN)/dc09-receiver
+	@$(PIP) install --constraint constraints.txt --only-binary atheris --editable '.[fuzz]' || { echo \
+	  'make fuzz needs atheris, of which there is no wheel for this Python (or no registry in reach): try CPython 3.11 on Linux.'; \
+	  exit 1; }
 	@touch $@
 
 run: $(BIN)/dc09-receiver  ## Run the receiver on its defaults: TCP and UDP on port 12128, events on standard output.
@@ -42,11 +53,30 @@ format: $(VENV)/dev  ## Write the code in the house's format.
 bench: $(VENV)/dev  ## Measure against a bare echo in the same run.
 	@$(BIN)/python -m bench
 
+bench-start: $(VENV)/dev  ## Measure the time from exec to ready, with 100,000 accounts and 200,000 stored signals.
+	@$(BIN)/python -m bench.start
+
 crash: $(VENV)/dev  ## Kill the receiver under load at random instants, CYCLES times (300), and count what was lost.
 	@CYCLES=$(or $(CYCLES),300) $(BIN)/python -m pytest tests/wire/test_crash.py -s
 
+fuzz: $(VENV)/fuzz  ## Fuzz the wire formats and the pipeline for SECONDS (60) in all; exit 1 on a finding.
+	@$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60)
+
+flood: $(VENV)/dev  ## Attack the receiver in ten ways, SECONDS (10) each, and time a panel's duress meanwhile.
+	@SECONDS=$(or $(SECONDS),10) ONLY="$(ONLY)" $(BIN)/python -m tests.wire.flood
+
 acceptance: $(BIN)/dc09-receiver  ## The public acceptance run, from ../shared.
 	@$(BIN)/python ../shared/acceptance/run.py --command "$(CURDIR)/$(BIN)/dc09-receiver"
+
+sbom: $(VENV)/tools  ## Write sbom.json (CycloneDX): what a running receiver is made of, and nothing of its tests.
+	@$(PYTHON) -m venv --clear $(VENV)/runtime
+	@$(VENV)/runtime/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt .
+	@$(VENV)/runtime/bin/python -m pip --disable-pip-version-check --quiet uninstall --yes pip setuptools
+	@$(VENV)/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(VENV)/runtime/bin/python
+	@$(BIN)/python -c 'import json; print("sbom.json:", len(json.load(open("sbom.json"))["components"]), "components")'
+
+audit: $(VENV)/tools  ## Ask the advisory service about every pinned version; it needs the network and fails without an answer.
+	@$(VENV)/tools/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 clean:  ## Remove what was made, except data.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -100,6 +100,9 @@ class Telemetry(Collector):
         self.delivery_failures: Counter[str] = Counter()
         self.udp_overflow = 0
         self.refusals_dropped = 0
+        self.over_budget: Counter[str] = Counter()
+        self.accept_failures = 0
+        self.replies_withheld = 0
         self.connections_refused: Counter[str] = Counter()
         self.ack_seconds = Histogram(_ACK_BUCKETS)
         self.sync_seconds = Histogram(_SYNC_BUCKETS)
@@ -122,6 +125,10 @@ class Telemetry(Collector):
     def listening(self, **fields: object) -> None:
         """A socket was bound."""
         _tell(logging.INFO, "listener opened", fields)
+
+    def taking_over(self, **fields: object) -> None:
+        """The receiver that ran has handed over its sockets and was told to go."""
+        _tell(logging.INFO, "taking over", fields)
 
     def stopping(self, **fields: object) -> None:
         """The receiver was asked to stop."""
@@ -171,6 +178,11 @@ class Telemetry(Collector):
             logging.WARNING, "frame refused", {"reason": reason, "answer": answer, "transport": transport, **fields}
         )
 
+    def refused_over_budget(self, transport: str, reason: str) -> None:
+        """A frame was refused whose sender has used up its budget: it is counted and nothing else."""
+        self.frames[transport, "silence", reason] += 1
+        self.over_budget[transport] += 1
+
     def trouble(self, **fields: object) -> None:
         """A trouble event was raised."""
         self._tell_bounded(logging.WARNING, "trouble raised", fields)
@@ -183,6 +195,20 @@ class Telemetry(Collector):
         """A connection was closed because of a limit or a time-out."""
         self.connections_refused[reason] += 1
         self._tell_bounded(logging.WARNING, "connection closed", {"reason": reason, **fields})
+
+    def accept_failed(self, tell: bool, **fields: object) -> None:
+        """The system has no descriptor or no memory for a caller, who waits; ``tell`` when this begins."""
+        self.accept_failures += 1
+        if tell:
+            _tell(logging.ERROR, "connections cannot be taken; close files or raise the limit (ulimit -n)", fields)
+
+    def accepting_again(self, **fields: object) -> None:
+        """There is a descriptor again, and callers are taken."""
+        _tell(logging.INFO, "connections are taken again", fields)
+
+    def reply_withheld(self) -> None:
+        """A reply would have been longer than the datagram's frame; who forged its address gets nothing to multiply."""
+        self.replies_withheld += 1
 
     def datagram_dropped(self) -> None:
         """Too many datagrams were in hand."""
@@ -260,6 +286,14 @@ class Telemetry(Collector):
         yield CounterMetricFamily(
             "receiver_refusals_dropped", "Refused frames too many for the refusals log", self.refusals_dropped
         )
+        over = CounterMetricFamily(
+            "receiver_refused_over_budget", "Refused frames that were only counted", labels=["transport"]
+        )
+        yield _filled(over, (((transport,), count) for transport, count in self.over_budget.items()))
+        yield CounterMetricFamily("receiver_accept_failures", "Times no connection could be taken", self.accept_failures)
+        yield CounterMetricFamily(
+            "receiver_udp_replies_withheld", "Replies longer than the frame, not sent", self.replies_withheld
+        )
         yield self.ack_seconds.metric("receiver_ack_seconds", "From the last byte of a frame to its ACK written")
         yield self.sync_seconds.metric("receiver_journal_sync_seconds", "Commit and sync of one group")
         for name, help_text, labels, read in self.gauges:
@@ -271,6 +305,11 @@ class Telemetry(Collector):
     def scrape(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def warn(sentence: str) -> None:
+    """Write a warning before there is a receiver that could."""
+    _tell(logging.WARNING, sentence, {})
 
 
 def _filled(family: Family, values: Labelled) -> Family:

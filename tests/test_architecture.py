@@ -10,13 +10,14 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "protocols.errors",
     "protocols.dc09 protocols.contact_id protocols.sia_dcs",
-    "receiver.errors receiver.clock",
+    "receiver.errors receiver.clock receiver.process",
     "receiver.config",
-    "receiver.accounts receiver.journal",
+    "receiver.accounts receiver.journal receiver.clockwatch",
     "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",
-    "receiver.events receiver.journal_watch",
+    "receiver.events receiver.senders receiver.journal_watch",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
     "receiver.listeners",
+    "receiver.succession receiver.gauges",
     "receiver.service",
     "receiver.cli receiver.demo",
     "receiver.__main__",
@@ -24,12 +25,12 @@ LAYERS = [
 LEVEL = {name: level for level, line in enumerate(LAYERS) for name in line.split()}
 HOMES = {
     "crcmod": {"protocols/dc09/crc.py"},
-    "Crypto": {"protocols/dc09/cipher.py"},
+    "cryptography": {"protocols/dc09/cipher.py"},
     "prometheus_client": {"receiver/telemetry.py"},
     "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options")},
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},
     "uvloop": {"receiver/cli/__init__.py"},
-    "sqlite3": {f"receiver/journal/{name}.py" for name in ("jobs", "reader", "salvage", "store", "writer")},
+    "sqlite3": {f"receiver/journal/{name}.py" for name in ("jobs", "opening", "reader", "salvage", "store", "writer")},
 }
 MODULES = sorted(path for package in ("protocols", "receiver") for path in (ROOT / package).rglob("*.py"))
 

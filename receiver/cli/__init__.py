@@ -1,10 +1,13 @@
 """The command line: a few lines around a call; the names are the contract's."""
 
 import asyncio
+import gc
 import json
 import os
+import signal
 import statistics
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -15,10 +18,10 @@ import click
 
 from protocols import dc09
 from protocols.errors import KeyFormatError
-from receiver import __version__, clock, panel
+from receiver import __version__, clock, panel, process
 from receiver.cli.accounts import accounts_group
 from receiver.cli.journal import journal
-from receiver.cli.options import CONFIG, fail, load
+from receiver.cli.options import CONFIG, fail, load, parse_key
 from receiver.errors import ConfigError
 from receiver.explain import explain
 
@@ -31,16 +34,33 @@ def main() -> None:
 
 @main.command()
 @CONFIG
-def serve(config_file: Path | None) -> None:
+@click.option("--take-over", is_flag=True, help="Take ports and journal over from the receiver that runs, if one does.")
+def serve(config_file: Path | None, take_over: bool) -> None:
     """Run the receiver until SIGTERM or SIGINT; SIGHUP reads accounts and settings again."""
-    from receiver.service import Service  # the only command that needs the network parts
-    from receiver.telemetry import start_logging
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))  # until the service takes them: nothing is open yet
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    gc.disable()  # until ready: a large register is made of objects that stay
+    from receiver.service import LAST_SECONDS, Service  # the only command that needs the network parts
+    from receiver.telemetry import start_logging, warn
 
+    undone = process.harden()  # before anything is opened
     settings = load(config_file)
     start_logging(settings.log)
+    for sentence in undone:
+        warn(sentence)
 
     async def run() -> None:
-        await Service(settings, config_file).run()
+        service = Service(settings, config_file, take_over)
+
+        def leave() -> None:
+            service.overdue()
+            os._exit(0)
+
+        last = threading.Timer(LAST_SECONDS, leave)
+        last.daemon = True
+        service.when_stopping = last.start
+        await service.run()
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -107,7 +127,7 @@ def health(config_file: Path | None) -> None:
 
 
 @main.command()
-@click.option("--key", help="The account's key, as in the account register.")
+@click.option("--key", help="The account's key, as in the account register, or ${NAME} of an environment variable.")
 @click.option("--now", help="Our time when the frame came, ISO 8601; the present without it.")
 @click.option(
     "--batch", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="File of JSON lines {frame, key, now}."
@@ -146,8 +166,8 @@ def _explain(frame: str | bytes, key: str | None, now: str | None, where: str) -
     except ValueError:
         fail(f"{where}: now is {now!r}; it must be ISO 8601, for example 2026-11-23T10:01:02Z")
     try:
-        return explain(raw, None if not key else dc09.Key.parse(key), moment)
-    except KeyFormatError as error:
+        return explain(raw, parse_key(key), moment)
+    except (KeyFormatError, ConfigError) as error:
         fail(f"{where}: {error}")
 
 
@@ -159,7 +179,11 @@ def _explain(frame: str | bytes, key: str | None, now: str | None, where: str) -
     "--event", default=None, help='Payload, "1121 01 001" or "Nri1/HA001"; the default is a duress in the token\'s form.'
 )
 @click.option("--token", default=None, help="Default: SIA-DCS when the event begins with N or O, else ADM-CID.")
-@click.option("--key", default=None, help="Encrypt with this key: 32, 48 or 64 hex digits, or 16, 24 or 32 characters.")
+@click.option(
+    "--key",
+    default=None,
+    help="Encrypt with this key: 32, 48 or 64 hex digits, 16, 24 or 32 characters, or ${NAME} of a variable.",
+)
 @click.option("--udp", is_flag=True, help="UDP in place of TCP.")
 @click.option("--count", default=1, show_default=True, type=click.IntRange(1), help="How many messages.")
 @click.option("--rate", default=0.0, type=click.FloatRange(0), help="Messages a second; 0 is as fast as they are answered.")
@@ -180,8 +204,8 @@ def simulate(
     if event is None:
         event = "Nri1/HA001" if token == "SIA-DCS" else "1121 01 001"
     try:
-        secret = dc09.Key.parse(key) if key else None
-    except KeyFormatError as error:
+        secret = parse_key(key)
+    except (KeyFormatError, ConfigError) as error:
         fail(f"--key: {error}")
     data = "" if null else f"#{account}|{event}"
     line_sent = None if line == "none" else line

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import click
 
+from protocols.dc09 import Key
 from receiver import accounts, config
 from receiver.errors import ConfigError
 from receiver.journal import Reader
@@ -26,6 +27,16 @@ def load(config_file: Path | None) -> config.Settings:
         return config.load(config_file)
     except ConfigError as error:
         fail(*error.mistakes)
+
+
+def parse_key(text: str | None) -> Key | None:
+    """Read a key given on the command line; as ``${NAME}`` it stays out of the list of processes and the shell's history.
+
+    Raises:
+        KeyFormatError: the text is no key.
+        ConfigError: the variable is not set.
+    """
+    return Key.parse(config.resolve_secret(text).text) if text else None
 
 
 def reader(config_file: Path | None) -> tuple[config.Settings, Reader]:

@@ -192,8 +192,10 @@ class _Reader:
         if not values["listeners"]:
             self._wrong("there is no [[listeners]]: the receiver would hear nobody")
         for number, output in enumerate(values["outputs"], 1):
-            if isinstance(output, WebhookSettings) and not re.fullmatch(r"https?://[^\s/]+\S*", output.url):
-                self._wrong(f"[[outputs]] {number} url is {output.url!r}; a webhook needs an http or https address")
+            if isinstance(output, WebhookSettings) and not re.fullmatch(r"https?://[^\s/]+\S*", output.url.text):
+                self._wrong(
+                    f"[[outputs]] {number} url is missing or is no address; a webhook needs an http or https address"
+                )
 
 
 @dataclass(frozen=True, slots=True)

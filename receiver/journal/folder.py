@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from receiver.errors import ConfigError, JournalUnavailable
+from receiver.errors import ConfigError, JournalInUse
 
 FILE_NAME = "journal.sqlite"
 MARK_NAME = "journal.damaged"
@@ -24,7 +24,8 @@ class Folder:
         """Make the folder and hold it against a second receiver.
 
         Raises:
-            ConfigError: it cannot be used, or is in use.
+            JournalInUse: another receiver has it.
+            ConfigError: it cannot be used.
         """
         self.path = data_dir
         self.file = data_dir / FILE_NAME
@@ -34,8 +35,6 @@ class Folder:
             self._lock = _lock(data_dir)
         except OSError as error:
             raise ConfigError(f"data_dir {data_dir} cannot be used: {error.strerror}") from None
-        except JournalUnavailable as error:
-            raise ConfigError(str(error)) from None
 
     def place(self) -> Place:
         """Return what the paths of the log and of the file lead to.
@@ -60,7 +59,7 @@ class Folder:
 
         Raises:
             OSError: the folder or the journal is not there.
-            JournalUnavailable: another receiver holds it.
+            JournalInUse: another receiver holds it.
         """
         os.stat(self._names[0])  # a journal that is gone is waited for: a new one would hide it
         held, found = os.fstat(self._lock), os.stat(self.path / "lock") if (self.path / "lock").exists() else None
@@ -80,7 +79,7 @@ def _lock(data_dir: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise JournalUnavailable(_BUSY_TEXT.format(data_dir)) from None
+        raise JournalInUse(_BUSY_TEXT.format(data_dir)) from None
     return handle
 
 

@@ -1,8 +1,9 @@
-"""What is written into the journal beside signals: origins, the probe of the disk, deletions past retention."""
+"""What is asked of the journal and written into it beside signals: origins, newest moments, the probe, deletions."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
 
+from receiver import clock
 from receiver.journal.records import Origin
 
 Job = Callable[[sqlite3.Connection], None]
@@ -22,6 +23,17 @@ def learn_origins(db: sqlite3.Connection, origins: Sequence[Origin]) -> dict[Ori
 
 def _origins(db: sqlite3.Connection, columns: str) -> dict[Origin, int]:
     return {Origin(*row): number for number, *row in db.execute(f"SELECT origin, {columns} FROM origins")}  # noqa: S608
+
+
+def newest_moments(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return when the newest event was received and the stamp of the newest encrypted one, of the last few, or 0."""
+    last = "SELECT received_us, kind, panel_time, body IS NULL FROM signals ORDER BY position DESC LIMIT 2000"
+    received_us = stamp_us = 0
+    for received, kind, panel_time, in_clear in db.execute(last):
+        received_us = received_us or received
+        if kind == 0 and panel_time and not in_clear:
+            return received_us, panel_time * clock.SECOND_US
+    return received_us, stamp_us
 
 
 def probe(db: sqlite3.Connection) -> None:

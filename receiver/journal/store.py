@@ -5,24 +5,22 @@ Signals that arrive while a commit runs form the next group; one commit and one 
 """
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from receiver import clock
 from receiver.config import JournalSettings
-from receiver.errors import ConfigError, JournalUnavailable
+from receiver.errors import JournalUnavailable
 from receiver.journal.cursor import Cursor
-from receiver.journal.folder import Folder, sync
-from receiver.journal.jobs import deletion, learn_origins, probe
+from receiver.journal.folder import Folder
+from receiver.journal.jobs import deletion, probe
 from receiver.journal.lanes import Lane
-from receiver.journal.log import log_of
-from receiver.journal.records import FORMAT_VERSION, MOST_ROWS, SCHEMA, Origin, Receipt, Refusal, Row
+from receiver.journal.opening import open_journal, recall_repeats
+from receiver.journal.records import MOST_ROWS, Origin, Receipt, Refusal, Row
 from receiver.journal.repeats import Repeats
-from receiver.journal.salvage import Damage, check, is_damage
-from receiver.journal.writer import Adopted, Batch, Writer, connect
+from receiver.journal.writer import Adopted, Batch, Writer
 
 _REFUSALS_HELD = 1000
 _OWN_HELD = 1000
@@ -54,8 +52,9 @@ class Journal:
     """The journal of one data folder. Made with ``open``; belongs to the running event loop."""
 
     def __init__(
-        self, data_dir: Path, settings: JournalSettings, origins: Sequence[Origin] = (), now_us: clock.Clock = clock.now_us
-    ) -> None:
+        self, data_dir: Path, settings: JournalSettings, origins: Sequence[Origin] = (),
+        now_us: clock.Clock = clock.now_us, steady_us: clock.Clock = clock.steady_us,
+    ) -> None:  # fmt: skip
         """Open or create the journal; no other process may have it open. ``origins`` are all places events will come from.
 
         Raises:
@@ -63,25 +62,26 @@ class Journal:
         """
         self._settings = settings
         self._now = now_us
+        self._steady = steady_us
         self._loop = asyncio.get_running_loop()
         self._folder = Folder(data_dir)
         self._file = self._folder.file
         self._repeats = Repeats(settings.repeat_window_seconds, settings.repeat_max)
-        self.origins: dict[Origin, int] = {}
         self._cursors: dict[tuple[str, Lane], Cursor] = {}
         self._listeners: list[Callable[[], None]] = []
         self.failure: JournalUnavailable | None = None
-        self.damage: Damage | None = None
-        self.checked = True
         self.failures = self.slow_syncs = 0
         self.on_sync: Callable[[float, int], None] = lambda _seconds, _rows: None
         self._backlog = 0
         try:
-            position, identity = self._read_state(origins)
-            self._writer = Writer(self._folder, position + 1, identity, self._reported)
+            found = open_journal(self._file, origins, self._recall_repeats)
+            self._writer = Writer(self._folder, found.position + 1, found.identity, self._reported)
         except BaseException:
             self._folder.close()
             raise
+        self.origins, self.damage, self.checked = found.origins, found.damage, found.checked
+        self.newest_us, self.newest_stamp_us = found.newest_us, found.newest_stamp_us
+        """When the newest event was received, and the stamp of the newest encrypted one; as found at start, 0 is none."""
         self._group = _Group(self._loop)
         self._busy: _Group | None = None
         self._busy_since = 0.0
@@ -91,53 +91,8 @@ class Journal:
         self._idle.set()
         self._writer.start()
 
-    def _read_state(self, origins: Sequence[Origin]) -> tuple[int, bytes | None]:
-        """Check what is there, create what is missing, and return the last position and what stands there."""
-        try:
-            self.damage, self.checked = check(self._file)
-            try:
-                return self._read(origins)
-            except sqlite3.DatabaseError as error:  # damage in a file too large to be checked as a whole
-                if not is_damage(error):
-                    raise
-                self.damage, self.checked = check(self._file, str(error))
-                return self._read(origins)
-        except (sqlite3.Error, OSError) as error:
-            raise ConfigError(f"the journal {self._file} cannot be opened: {error}") from None
-
-    def _read(self, origins: Sequence[Origin]) -> tuple[int, bytes | None]:
-        os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
-        for path in (log_of(self._file), self._file):
-            with suppress(FileNotFoundError):
-                sync(path)  # a crash may have left rows that were written and never synced; repeats of them get an ACK
-        with closing(connect(self._file, create=True)) as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, FORMAT_VERSION):
-                raise ConfigError(f"{self._file} has format {version}, this program writes format {FORMAT_VERSION}")
-            if version == 0:
-                db.executescript(SCHEMA)
-            newest = db.execute("SELECT position, identity FROM signals ORDER BY position DESC LIMIT 1").fetchone()
-            handed_over = db.execute("SELECT COALESCE(MAX(position), 0) FROM cursors").fetchone()[0]
-            self.origins = learn_origins(db, origins)
-            self._recall_repeats(db)
-        if (
-            newest is None or newest[0] < handed_over
-        ):  # the newest were lost: what comes must lie beyond every output's place
-            return handed_over, None
-        return newest[0], newest[1]
-
     def _recall_repeats(self, db: sqlite3.Connection) -> None:
-        """Learn again which messages came within the window, so that a restart makes no second signal."""
-        since = self._now() - self._settings.repeat_window_seconds * clock.SECOND_US
-        newest = db.execute("SELECT identity, position, received_us, kind, number FROM signals ORDER BY position DESC")
-        recent: list[tuple[bytes, int, int]] = []
-        for identity, position, received_us, kind, number in newest:
-            if received_us < since or len(recent) >= self._settings.repeat_max:
-                break
-            if kind == 0 and number == 0:
-                recent.append((identity, position, received_us))
-        for identity, position, received_us in reversed(recent):
-            self._repeats.add({identity: position}, received_us)
+        recall_repeats(db, self._repeats, self._settings, self._now(), self._steady())
 
     # -- storing --------------------------------------------------------------------------------------------------
 
@@ -147,10 +102,11 @@ class Journal:
         Raises:
             JournalUnavailable: it is not on disk and must not be acknowledged.
         """
-        identity, now_us = rows[0].identity, rows[0].received_us
-        position = self._repeats.find(identity, now_us)
-        if position is not None:
-            return Receipt(position, repeat=True)
+        identity = rows[0].identity
+        if self._repeats.recall(identity) is not None:
+            position = self._repeats.find(identity, self._steady())
+            if position is not None:
+                return Receipt(position, repeat=True)
         group, busy = self._group, self._busy
         if busy is not None and identity in busy.identities:  # the same message is on its way to the disk
             group = busy
@@ -162,6 +118,10 @@ class Journal:
             self._wake_writer()
         await group.done
         return Receipt(group.batch.first_position + group.identities[identity], repeat)
+
+    def knows(self, identity: bytes) -> bool:
+        """Tell whether a message with this identity was stored, in the window of repeats or just out of it."""
+        return self._repeats.recall(identity) is not None
 
     def append_later(self, rows: Sequence[Row]) -> None:
         """Store path and trouble events with the next group; nobody waits for them.
@@ -250,7 +210,7 @@ class Journal:
             for identity in group.known:
                 del group.identities[identity]
             positions = {identity: first + number for identity, number in group.identities.items()}
-            self._repeats.add(positions, rows[-1].received_us)
+            self._repeats.add(positions, self._steady())
             self._count([row.lane for row in rows])
         if group.known:
             group.identities |= {identity: position - first for identity, position in group.known.items()}
@@ -288,7 +248,7 @@ class Journal:
         if not adopted:
             return
         messages = {row.identity: row.position for row in adopted if row.kind == 0 and row.number == 0}
-        self._repeats.add(messages, adopted[-1].received_us)
+        self._repeats.add(messages, self._steady())
         self._count([row.lane for row in adopted])
         group, found = self._group, {row.identity for row in adopted}
         group.known = {identity: messages[identity] for identity in group.identities if identity in messages}
@@ -363,9 +323,11 @@ class Journal:
         if self._group.batch:
             self._wake_writer()
 
-    def tidy(self) -> None:
-        """Delete, in small steps, delivered events past retention and the oldest refusals; called at intervals."""
-        before_us = self._now() - round(self._settings.retention_days * 86400) * clock.SECOND_US
+    def tidy(self, keep_old: bool = False) -> None:
+        """Delete, in small steps, delivered events past retention (not while the clock is in doubt: ``keep_old``) and the
+        oldest refusals; called at intervals.
+        """
+        before_us = 0 if keep_old else self._now() - round(self._settings.retention_days * 86400) * clock.SECOND_US
         delivered = min((c.position for c in self._cursors.values()), default=None)
         self._group.batch.jobs.append(deletion(before_us, delivered, self._settings.refusals_kept))
         self._wake_writer()

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 from receiver import clock
-from receiver.errors import JournalUnavailable
+from receiver.errors import JournalUnavailable, ReceiverError
 from receiver.journal.folder import Folder, Place, mark_damage
 from receiver.journal.jobs import Job, probe
 from receiver.journal.log import check_log
@@ -162,7 +162,7 @@ class Writer(threading.Thread):
                     self._mend(batch)
                 else:
                     self._commit(batch)
-            except (sqlite3.Error, OSError, JournalUnavailable) as error:
+            except (sqlite3.Error, OSError, ReceiverError) as error:
                 if (
                     isinstance(error, sqlite3.Error)
                     and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
@@ -232,7 +232,7 @@ class Writer(threading.Thread):
             lengthen_log(connection, self._folder.path)
             probe(connection)
             self._place = self._folder.place()
-        except (sqlite3.Error, OSError, JournalUnavailable):
+        except (sqlite3.Error, OSError, ReceiverError):
             with suppress(sqlite3.Error):
                 connection.close()
             raise

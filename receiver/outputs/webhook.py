@@ -7,6 +7,7 @@ each request bears ``X-DC09-Signature: sha256=<hex>``, the HMAC-SHA256 of the bo
 import hashlib
 import hmac
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -25,6 +26,7 @@ class WebhookOutput:
     def __init__(self, settings: WebhookSettings) -> None:
         self.batch_limit = settings.batch
         self._settings = settings
+        self._place = place(settings.url.text)
         self._session: aiohttp.ClientSession | None = None
 
     async def deliver(self, events: Sequence[OutEvent]) -> None:
@@ -42,14 +44,15 @@ class WebhookOutput:
             self._session = aiohttp.ClientSession(timeout=timeout)
         try:
             async with self._session.post(
-                self._settings.url, data=body, headers=self._headers(body, kind), allow_redirects=False
+                self._settings.url.text, data=body, headers=self._headers(body, kind), allow_redirects=False
             ) as answer:
                 if not 200 <= answer.status < 300:
-                    raise DeliveryError(f"{self._settings.url} answered {answer.status} {answer.reason}")
+                    raise DeliveryError(f"{self._place} answered {answer.status}")
         except TimeoutError:
-            raise DeliveryError(f"{self._settings.url} did not answer in {self._settings.timeout_seconds:g} s") from None
+            raise DeliveryError(f"{self._place} did not answer in {self._settings.timeout_seconds:g} s") from None
         except aiohttp.ClientError as error:
-            raise DeliveryError(f"{self._settings.url}: {error or type(error).__name__}") from error
+            why = error.strerror if isinstance(error, aiohttp.ClientOSError) and error.strerror else type(error).__name__
+            raise DeliveryError(f"{self._place}: {why}") from None  # the library's own text may hold the whole address
 
     def _headers(self, body: bytes, kind: str) -> dict[str, str]:
         headers = {"Content-Type": f"{kind}; charset=utf-8", "User-Agent": f"dc09-receiver/{__version__}"}
@@ -65,3 +68,9 @@ class WebhookOutput:
         """Close what connections there are."""
         if self._session is not None:
             await self._session.close()
+
+
+def place(url: str) -> str:
+    """Return what may be shown of an address: scheme, host and port, never user, password, path or query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -25,10 +25,13 @@ KEY = dc09.Key.parse(SECRET)
 ACCOUNTS = f"account,name,key\n{PLAIN},plain panel,\n{KEYED},keyed panel,{SECRET}\n"
 
 
+_PORTS = random.sample(range(10000, 32000), 20000)  # below those that outgoing connections take by themselves
+
+
 def free_port() -> int:
-    """Return a port that is free for TCP and UDP, below those that the kernel gives to clients meanwhile."""
+    """Return a port that is free for TCP and UDP, a different one each time."""
     while True:
-        port = random.randrange(10_000, 32_000)
+        port = _PORTS.pop()
         with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             try:
                 tcp.bind(("127.0.0.1", port))
@@ -62,6 +65,8 @@ class Running:
         self, folder: Path, listener: str = "", more: str = "", accounts: str = ACCOUNTS, outputs: str | None = None
     ) -> None:
         self.folder, self.port, self.http = folder, free_port(), free_port()
+        while self.http == self.port:
+            self.http = free_port()
         self.events_file, self.log_file, self.config = folder / "events.jsonl", folder / "log", folder / "receiver.toml"
         self.stdout_file = folder / "stdout"
         folder.mkdir(parents=True, exist_ok=True)
