@@ -190,7 +190,7 @@ class Troubles:
 
     def _end_windows(self, reason: str, windows: dict[Kind, _Window], now_us: int) -> list[Trouble]:
         """Close the windows that have ended; one in which something was counted begins again."""
-        ended = []
+        ended: list[tuple[Kind, Trouble | None]] = []
         for kind, window in windows.items():
             if window.until_us > now_us or len(ended) == _ENDED_AT_ONCE:
                 break

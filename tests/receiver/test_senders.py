@@ -243,8 +243,8 @@ def test_an_old_link_test_alone_is_no_proof_of_anything() -> None:
     line.send_from(recording)
     line.send_from(link_test(line.wait(500)))
     assert line.send_from(recording) == "NAK"
-    line.send_from(link_test(line.wait(500)))
     line.send_from(sealed("0001", line.wait(1)))
+    line.send_from(link_test(line.wait(500)))
     assert line.told() == []
 
 
