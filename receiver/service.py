@@ -126,11 +126,8 @@ class Service:
                 self._accounts, settings.clock, self._journal, telemetry, clock.now_us, clock.steady_us, self._clock_watch
             )
             self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
-            self._journal_watch = JournalWatch(
-                self._journal, settings.journal, settings.receiver.data_dir, telemetry, self._tell_own
-            )
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
-            self._pipeline.own_event = self._tell_directly
+            self._watch_journal()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
             self._allow_connections()
             self._add_gauges()
@@ -152,6 +149,13 @@ class Service:
                 for tcp in self._tcp:
                     parting.create_task(tcp.part(_PART_SECONDS))
         telemetry.stopped()
+
+    def _watch_journal(self) -> None:
+        settings = self._settings
+        self._journal_watch = JournalWatch(
+            self._journal, settings.journal, settings.receiver.data_dir, self._telemetry, self._tell_own
+        )
+        self._pipeline.own_event = self._tell_directly
 
     def _make_journal(self) -> Journal:
         settings = self._settings

@@ -24,8 +24,6 @@ ORIGIN = Origin("1", "1", "main", "tcp")
 Told = Callable[[str, int], object]
 """Takes a message's name and the position of its receipt, as soon as there is one."""
 
-writer._LOG_PAGES = 8  # a checkpoint at every few groups, so that the stories meet many
-
 
 def rows(name: str, events: int = 1, kind: int = 0) -> list[Row]:
     """Return the events of a message; the first of several is urgent."""
@@ -332,6 +330,7 @@ STORIES: dict[str, Callable[[Path, Faults], Awaitable[None]]] = {
 def main() -> None:
     """Live one story."""
     name, folder = sys.argv[1], Path(sys.argv[2])
+    writer._LOG_PAGES = 8  # a checkpoint at every few groups, so that the stories meet many
     faults = Faults.here()
     if name == "kills":
         kills(folder, faults)
