@@ -56,8 +56,8 @@ bench: $(VENV)/dev  ## Measure against a bare echo in the same run.
 bench-start: $(VENV)/dev  ## Measure the time from exec to ready, with 100,000 accounts and 200,000 stored signals.
 	@$(BIN)/python -m bench.start
 
-crash: $(VENV)/dev  ## Kill the receiver under load, CYCLES times (100), and count what was lost.
-	@CYCLES=$(or $(CYCLES),100) $(BIN)/python -m pytest tests/wire/test_crash.py -s
+crash: $(VENV)/dev  ## Kill the receiver under load at random instants, CYCLES times (300), and count what was lost.
+	@CYCLES=$(or $(CYCLES),300) $(BIN)/python -m pytest tests/wire/test_crash.py -s
 
 fuzz: $(VENV)/fuzz  ## Fuzz the wire formats and the pipeline for SECONDS (60) in all; exit 1 on a finding.
 	@$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60)

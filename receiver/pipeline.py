@@ -28,7 +28,7 @@ from receiver.troubles import Trouble, Troubles
 
 _RAW_KEPT_BYTES = 4200
 _TROUBLE_PRIORITY = 5
-_ZERO_SEQUENCE = "0000"
+ZERO_SEQUENCE = "0000"
 URGENT, NORMAL = Lane.URGENT.value, Lane.NORMAL.value
 
 
@@ -63,6 +63,7 @@ class Pipeline:
         self._clock = clock
         self.steady = steady or clock
         self._watch = watch
+        self.own_event: Callable[[Row], None] = lambda _row: None  # sees path and trouble events before they are stored
 
     async def handle(self, frame: dc09.Frame, route: Route) -> bytes | None:
         """Return the reply to one frame, or None when the right answer is silence."""
@@ -227,6 +228,7 @@ class Pipeline:
     def _store_own(self, kind: Kind, data: dict[str, object], origin: int, now_us: int) -> None:
         body = json.dumps(data).encode()
         row = Row(kind.value, NORMAL, _TROUBLE_PRIORITY, 0, now_us, None, os.urandom(16), 0, origin, "", "", b"", body)
+        self.own_event(row)
         try:
             self._journal.append_later([row])
         except JournalUnavailable as error:
@@ -273,6 +275,6 @@ def repeat_identity(message: dc09.Message) -> bytes:
     for letter, value in message.extended:
         if letter != "H":
             told += b"][" + letter.encode() + value
-    if envelope.sequence == _ZERO_SEQUENCE:
+    if envelope.sequence == ZERO_SEQUENCE:
         told += b"]" + (message.stamp or os.urandom(16))
     return blake2b(told, digest_size=16).digest()

@@ -18,9 +18,10 @@ from receiver import __version__, accounts, clock, config, outputs
 from receiver.accounts import Accounts
 from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
-from receiver.errors import ConfigError, JournalUnavailable
+from receiver.errors import ConfigError
 from receiver.gauges import add_clock_gauges
-from receiver.journal import Journal, Lane, Origin, Reader
+from receiver.journal import Journal, Lane, Origin, Reader, Row, Stored
+from receiver.journal_watch import JournalWatch
 from receiver.listeners import (
     RESERVED_FILES,
     Monitor,
@@ -126,6 +127,7 @@ class Service:
             )
             self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
+            self._watch_journal()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
             self._allow_connections()
             self._add_gauges()
@@ -147,6 +149,13 @@ class Service:
                 for tcp in self._tcp:
                     parting.create_task(tcp.part(_PART_SECONDS))
         telemetry.stopped()
+
+    def _watch_journal(self) -> None:
+        settings = self._settings
+        self._journal_watch = JournalWatch(
+            self._journal, settings.journal, settings.receiver.data_dir, self._telemetry, self._tell_own
+        )
+        self._pipeline.own_event = self._tell_directly
 
     def _make_journal(self) -> Journal:
         settings = self._settings
@@ -262,7 +271,8 @@ class Service:
 
     async def _watch(self) -> None:
         """Look after what happens by itself: lost paths, counted troubles, the refusals log, retention, the disk."""
-        tidied, failed = clock.monotonic(), False
+        tidied = clock.monotonic()
+        self._journal_watch.begin()
         while True:
             await asyncio.sleep(1.0)
             self._beat = clock.monotonic()
@@ -276,7 +286,7 @@ class Service:
             if self._beat - tidied > _TIDY_SECONDS:
                 self._journal.tidy(keep_old=self._clock_watch.holds_retention(steady_us))
                 tidied = self._beat
-            failed = self._tell_journal(failed)
+            self._journal_watch.look(self._beat, now_us)
             self._telemetry.tick()
 
     def _home(self) -> int:
@@ -295,13 +305,16 @@ class Service:
         for change in lost:
             self._pipeline.tell_path(change, self._home(), now_us)
 
-    def _tell_journal(self, failed_before: bool) -> bool:
-        failed = self._journal.failure is not None
-        if failed and not failed_before:
-            self._telemetry.journal_failed(str(self._journal.failure))
-        elif failed_before and not failed:
-            self._telemetry.journal_recovered()
-        return failed
+    def _tell_own(self, trouble: Trouble) -> None:
+        self._pipeline.troubles.happened[trouble.reason] += trouble.count
+        self._pipeline.tell_trouble(trouble, self._home(), clock.now_us())
+
+    def _tell_directly(self, row: Row) -> None:
+        """Hand an event of our own to the outputs past the journal while that cannot store it."""
+        if self._journal_watch.withheld:
+            origin = next(origin for origin, number in self._journal.origins.items() if number == row.origin)
+            for forwarder in self._forwarders:
+                forwarder.tell_directly(Stored(0, row, origin))
 
     # -- health and metrics ---------------------------------------------------------------------------------------
 
@@ -312,13 +325,7 @@ class Service:
         wrong = self._unhealthy()
         if not self._ready:
             wrong.append("starting or stopping")
-        if self._journal.failure is not None:
-            wrong.append(f"the journal cannot be written: {self._journal.failure}")
-        try:
-            self._journal.check_room()
-        except JournalUnavailable as error:
-            wrong.append(str(error))
-        return wrong
+        return wrong + self._journal_watch.wrong()
 
     def _add_gauges(self) -> None:
         """Tell telemetry what to read at a scrape."""
@@ -348,7 +355,7 @@ class Service:
             return lambda: [((), read())]
 
         gauge, lanes = self._telemetry.gauge, ("output", "lane")
-        gauge("receiver_journal_backlog", "Events the slowest output has before it", (), one(self._journal.backlog))
+        self._journal_watch.add_gauges()
         gauge("receiver_output_backlog", "Events not handed over", lanes, waiting)
         gauge("receiver_output_oldest_seconds", "Age of the oldest event not handed over", lanes, oldest)
         gauge("receiver_connections", "Open connections", ("transport",), connections)

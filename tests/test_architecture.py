@@ -14,7 +14,7 @@ LAYERS = [
     "receiver.config",
     "receiver.accounts receiver.journal receiver.clockwatch",
     "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",
-    "receiver.events receiver.senders",
+    "receiver.events receiver.senders receiver.journal_watch",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
     "receiver.listeners",
     "receiver.succession receiver.gauges",
@@ -30,7 +30,7 @@ HOMES = {
     "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options")},
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},
     "uvloop": {"receiver/cli/__init__.py"},
-    "sqlite3": {"receiver/journal/reader.py", "receiver/journal/store.py", "receiver/journal/writer.py"},
+    "sqlite3": {f"receiver/journal/{name}.py" for name in ("jobs", "opening", "reader", "salvage", "store", "writer")},
 }
 MODULES = sorted(path for package in ("protocols", "receiver") for path in (ROOT / package).rglob("*.py"))
 

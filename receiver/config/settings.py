@@ -148,6 +148,12 @@ class JournalSettings:
     max_waiting: int = setting(20000, "signals waiting for the disk; above, ACKs are withheld", "positive")
     retention_days: float = setting(90.0, "delivered events older than this are deleted", "days")
     refusals_kept: int = setting(10000, "refused frames kept for `journal show --refused`; older ones are deleted", "count")
+    slow_sync_seconds: float = setting(
+        1.0, "a commit that takes longer raises the trouble `journal-slow`; panels wait some seconds for an ACK", "seconds"
+    )
+    min_free_bytes: int = setting(
+        268435456, "less room on the journal's disk raises the trouble `disk-low`, in time to act on it", "count"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,12 @@ class Stored(NamedTuple):
 
     @property
     def event_id(self) -> str:
-        """The event's stable id, 32 hex digits, the same in every output and after every restart."""
+        """The event's stable id, 32 hex digits, the same in every output and after every restart.
+
+        Path and trouble events have a random identity of their own, and may go out before they have a position.
+        """
+        if self.row.kind != Kind.SIGNAL:
+            return blake2b(self.row.identity, digest_size=16).hexdigest()
         salt = b"%d %d" % (self.position, self.row.received_us)
         return blake2b(self.row.identity + salt, digest_size=16).hexdigest()
 

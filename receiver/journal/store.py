@@ -5,27 +5,27 @@ Signals that arrive while a commit runs form the next group; one commit and one 
 """
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from itertools import groupby
-from operator import itemgetter
+from contextlib import suppress
 from pathlib import Path
 
 from receiver import clock
 from receiver.config import JournalSettings
-from receiver.errors import ConfigError, JournalInUse, JournalUnavailable
+from receiver.errors import JournalUnavailable
 from receiver.journal.cursor import Cursor
+from receiver.journal.folder import Folder
+from receiver.journal.jobs import deletion, probe
 from receiver.journal.lanes import Lane
-from receiver.journal.reader import FILE_NAME
-from receiver.journal.records import FORMAT_VERSION, MOST_ROWS, SCHEMA, Origin, Receipt, Refusal, Row
+from receiver.journal.opening import open_journal, recall_repeats
+from receiver.journal.records import MOST_ROWS, Origin, Receipt, Refusal, Row
 from receiver.journal.repeats import Repeats
-from receiver.journal.writer import Batch, Job, Writer, connect
+from receiver.journal.writer import Adopted, Batch, Writer
 
 _REFUSALS_HELD = 1000
-_DELETED_AT_ONCE = 2000
-_BUSY_TEXT = "another receiver runs on {}: two must not share a journal"
+_OWN_HELD = 1000
+"""Path and trouble events that are kept over a failure, and that find room above the limits."""
+_CLOSE_SECONDS = 5.0
 
 
 class _Stored(asyncio.Future[None]):
@@ -39,11 +39,12 @@ class _Stored(asyncio.Future[None]):
 class _Group:
     """Signals that will be stored by one commit, and those who wait for it."""
 
-    __slots__ = ("batch", "done", "identities")
+    __slots__ = ("batch", "done", "identities", "known")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.batch = Batch()
         self.identities: dict[bytes, int] = {}  # where in the group each message begins
+        self.known: dict[bytes, int] = {}  # messages that were found on disk meanwhile, and their positions
         self.done = _Stored(loop=loop)
 
 
@@ -63,65 +64,35 @@ class Journal:
         self._now = now_us
         self._steady = steady_us
         self._loop = asyncio.get_running_loop()
-        self._lock = _lock(data_dir)
-        self._file = data_dir / FILE_NAME
+        self._folder = Folder(data_dir)
+        self._file = self._folder.file
         self._repeats = Repeats(settings.repeat_window_seconds, settings.repeat_max)
-        self.origins: dict[Origin, int] = {}
-        self.newest_us = self.newest_stamp_us = 0
-        """When the newest event was received, and the stamp of the newest encrypted one; as found at start, 0 is none."""
         self._cursors: dict[tuple[str, Lane], Cursor] = {}
         self._listeners: list[Callable[[], None]] = []
-        self.failure: Exception | None = None
+        self.failure: JournalUnavailable | None = None
+        self.failures = self.slow_syncs = 0
         self.on_sync: Callable[[float, int], None] = lambda _seconds, _rows: None
         self._backlog = 0
-        position = self._read_state(origins)
+        try:
+            found = open_journal(self._file, origins, self._recall_repeats)
+            self._writer = Writer(self._folder, found.position + 1, found.identity, self._reported)
+        except BaseException:
+            self._folder.close()
+            raise
+        self.origins, self.damage, self.checked = found.origins, found.damage, found.checked
+        self.newest_us, self.newest_stamp_us = found.newest_us, found.newest_stamp_us
+        """When the newest event was received, and the stamp of the newest encrypted one; as found at start, 0 is none."""
         self._group = _Group(self._loop)
         self._busy: _Group | None = None
+        self._busy_since = 0.0
         self._gathering = False
         self._gathered = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._writer = Writer(self._file, position + 1, self._reported)
         self._writer.start()
 
-    def _read_state(self, origins: Sequence[Origin]) -> int:
-        """Create what is missing, read what is there, and return the last position."""
-        try:
-            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
-            db = connect(self._file)
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, FORMAT_VERSION):
-                raise ConfigError(f"{self._file} has format {version}, this program writes format {FORMAT_VERSION}")
-            db.executescript(SCHEMA)
-            position = int(db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0])
-            self.origins = _learn_origins(db, origins)
-            self.newest_us, self.newest_stamp_us = _newest(db)
-            self._recall_repeats(db)
-            db.close()
-        except (sqlite3.Error, OSError) as error:
-            raise ConfigError(f"the journal {self._file} cannot be opened: {error}") from None
-        return position
-
     def _recall_repeats(self, db: sqlite3.Connection) -> None:
-        """Learn again which messages came within the window, so that a restart makes no second signal.
-
-        How long ago that was, only the wall clock can say; what bears a later time than it came just now.
-        """
-        now_us, steady_us = self._now(), self._steady()
-        since_us = now_us - self._settings.repeat_window_seconds * clock.SECOND_US
-        last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
-        old = db.execute(
-            "SELECT position FROM signals WHERE received_us < ? ORDER BY position DESC LIMIT 1", (since_us,)
-        ).fetchone()
-        recent = db.execute(
-            "SELECT identity, position, MAX(0, ? - received_us) / 1000000 FROM signals "
-            "WHERE position > ? AND kind = 0 AND number = 0 ORDER BY position",
-            (now_us, max(old[0] if old else 0, last - self._settings.repeat_max)),
-        )
-        came_us = steady_us - self._settings.repeat_window_seconds * clock.SECOND_US
-        for age, together in groupby(recent, itemgetter(2)):
-            came_us = max(came_us, steady_us - age * clock.SECOND_US)
-            self._repeats.add({identity: position for identity, position, _ in together}, came_us)
+        recall_repeats(db, self._repeats, self._settings, self._now(), self._steady())
 
     # -- storing --------------------------------------------------------------------------------------------------
 
@@ -155,10 +126,12 @@ class Journal:
     def append_later(self, rows: Sequence[Row]) -> None:
         """Store path and trouble events with the next group; nobody waits for them.
 
+        They find a little room above the limits, for the event that says a limit was reached, and are kept over a failure.
+
         Raises:
             JournalUnavailable: too much is waiting for the disk.
         """
-        self.check_room(len(rows))
+        self.check_room(len(rows) - _OWN_HELD)
         self._group.batch.rows += rows
         self._wake_writer()
 
@@ -193,14 +166,21 @@ class Journal:
 
     def _hand_over(self) -> None:
         self._gathering = False
-        if self._busy is None and self._group.batch:
+        if self._busy is not None or not self._group.batch:
+            return
+        if self.failure is None:
             self._busy, self._group = self._group, _Group(self._loop)
-            self._idle.clear()
-            self._writer.submit(self._busy.batch)
+        else:  # the group waits until the journal is mended
+            self._busy = _Group(self._loop)
+            self._busy.batch.mend = True
+        self._idle.clear()
+        self._busy_since = clock.monotonic()
+        self._writer.submit(self._busy.batch)
 
     def _reported(self, batch: Batch) -> None:
         """In the writer's thread: wake the loop once for the whole group."""
-        self._loop.call_soon_threadsafe(self._finish, batch)
+        with suppress(RuntimeError):  # the loop has ended: it did not wait for a disk that hung
+            self._loop.call_soon_threadsafe(self._finish, batch)
 
     def _finish(self, batch: Batch) -> None:
         """Back in the loop: the group is on disk, or it is not."""
@@ -208,36 +188,76 @@ class Journal:
         assert group is not None
         assert group.batch is batch
         self.failure = batch.error
-        if batch.error is None:
+        if batch.error is not None:
+            self._fail(group, batch.error)
+        elif batch.mend:
+            self._adopt(batch.adopted)
+        else:
             self._remember(group)
             group.done.set_result(None)
-        else:
-            self._give_back(batch)
-            group.done.set_exception(JournalUnavailable(f"the journal cannot be written: {batch.error}"))
-            group.done.exception()  # read, in case nobody waits
         self._backlog = self.backlog()
         self._idle.set()
-        if self._group.batch.rows or (self._group.batch and batch.error is None):
+        if self._group.identities or (self._group.batch and batch.error is None):
             self._wake_writer()  # after a failure only a panel or the next flush tries the disk again
 
     def _remember(self, group: _Group) -> None:
         batch = group.batch
         first, rows = batch.first_position, batch.rows
         self.on_sync(batch.sync_seconds, len(rows))
+        if batch.sync_seconds > self._settings.slow_sync_seconds:
+            self.slow_syncs += 1
         if rows:
+            for identity in group.known:
+                del group.identities[identity]
             positions = {identity: first + number for identity, number in group.identities.items()}
             self._repeats.add(positions, self._steady())
-            urgent = sum([row.lane == 0 for row in rows])
-            for cursor in self._cursors.values():
-                cursor.waiting += urgent if cursor.lane is Lane.URGENT else len(rows) - urgent
-            for listener in self._listeners:
-                listener()
+            self._count([row.lane for row in rows])
+        if group.known:
+            group.identities |= {identity: position - first for identity, position in group.known.items()}
+
+    def _count(self, lanes: list[int]) -> None:
+        """Note that events of these lanes wait for the outputs, and wake them."""
+        urgent = lanes.count(0)
+        for cursor in self._cursors.values():
+            cursor.waiting += urgent if cursor.lane is Lane.URGENT else len(lanes) - urgent
+        for listener in self._listeners:
+            listener()
+
+    def _fail(self, group: _Group, error: JournalUnavailable) -> None:
+        """Tell everybody who waits that it is not on disk; keep for later what no panel will send again."""
+        self.failures += 1
+        waiting = [group]
+        if group.batch.mend:
+            waiting.append(self._group)
+            self._group = _Group(self._loop)
+        for failed in waiting:
+            self._give_back(failed.batch)
+            failed.done.set_exception(JournalUnavailable(f"the journal cannot be written: {error}"))
+            failed.done.exception()  # read, in case nobody waits
 
     def _give_back(self, batch: Batch) -> None:
         """Keep for the next commit what no panel will send again; newer cursors win."""
         following = self._group.batch
         following.cursors = batch.cursors | following.cursors
         following.refusals = (batch.refusals + following.refusals)[-_REFUSALS_HELD:]
+        room = _OWN_HELD - sum([row.kind != 0 for row in following.rows])
+        following.rows += [row for row in batch.rows if row.kind != 0][: max(0, room)]
+
+    def _adopt(self, adopted: list[Adopted]) -> None:
+        """Take in rows that a failed commit left on disk: they are stored, and a repeat of one gets its receipt."""
+        if not adopted:
+            return
+        messages = {row.identity: row.position for row in adopted if row.kind == 0 and row.number == 0}
+        self._repeats.add(messages, self._steady())
+        self._count([row.lane for row in adopted])
+        group, found = self._group, {row.identity for row in adopted}
+        group.known = {identity: messages[identity] for identity in group.identities if identity in messages}
+        group.batch.rows = [row for row in group.batch.rows if row.identity not in found]
+        group.identities = dict.fromkeys(group.known, 0)
+        for number, row in enumerate(group.batch.rows):
+            if row.kind == 0:
+                group.identities.setdefault(row.identity, number)
+        group.batch.jobs.append(probe)  # so that there is something to commit for those who wait
 
     # -- cursors --------------------------------------------------------------------------------------------------
 
@@ -246,10 +266,15 @@ class Journal:
         with sqlite3.connect(self._file) as db:
             found = db.execute("SELECT position FROM cursors WHERE output = ? AND lane = ?", (output, lane.value)).fetchone()
             last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
-            position = last if found is None else int(found[0])
-            waiting = db.execute(
-                "SELECT COUNT(*) FROM signals WHERE position > ? AND lane = ?", (position, lane.value)
-            ).fetchone()[0]
+            # A new output begins with what comes; one whose place was lost is handed everything again.
+            first = last if self.damage is None or self.damage.cursors_kept else 0
+            position = first if found is None else int(found[0])
+            try:
+                waiting = db.execute(
+                    "SELECT COUNT(*) FROM signals WHERE position > ? AND lane = ?", (position, lane.value)
+                ).fetchone()[0]
+            except sqlite3.DatabaseError:  # damaged; the check in the background tells, and signals are taken meanwhile
+                waiting = max(0, last - position)
         db.close()
         cursor = self._cursors[output, lane] = Cursor(output, lane, position, waiting)
         self._backlog = self.backlog()
@@ -264,10 +289,18 @@ class Journal:
 
     def backlog(self) -> int:
         """Return how many events the slowest output has before it."""
+        return max(self._waiting().values(), default=0)
+
+    def slowest(self) -> str:
+        """Return the output that has most before it."""
+        waiting = self._waiting()
+        return max(waiting, key=lambda output: waiting[output], default="")
+
+    def _waiting(self) -> dict[str, int]:
         waiting: dict[str, int] = {}
         for cursor in self._cursors.values():
             waiting[cursor.output] = waiting.get(cursor.output, 0) + cursor.waiting
-        return max(waiting.values(), default=0)
+        return waiting
 
     def notify(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after every commit that stored events."""
@@ -283,10 +316,10 @@ class Journal:
         held.append(refusal)
         return True
 
-    def flush(self) -> None:
-        """Commit what waits, refusals included; called at intervals. After a failure it also tries the disk again."""
-        if self.failure is not None:
-            self._group.batch.jobs.append(_probe)
+    def flush(self, ask: bool = False) -> None:
+        """Commit what waits, refusals included; called at intervals. After a failure, or to ``ask``, it tries the disk."""
+        if ask or self.failure is not None:
+            self._group.batch.jobs.append(probe)
         if self._group.batch:
             self._wake_writer()
 
@@ -296,16 +329,24 @@ class Journal:
         """
         before_us = 0 if keep_old else self._now() - round(self._settings.retention_days * 86400) * clock.SECOND_US
         delivered = min((c.position for c in self._cursors.values()), default=None)
-        self._group.batch.jobs.append(_deletion(before_us, delivered, self._settings.refusals_kept))
+        self._group.batch.jobs.append(deletion(before_us, delivered, self._settings.refusals_kept))
         self._wake_writer()
 
     async def close(self) -> None:
-        """Write everything that waits, cursors included, and close the file."""
-        while self._busy is not None or (self._group.batch and self.failure is None):
-            self._hand_over()
-            await self._idle.wait()
+        """Write everything that waits, cursors included, and close the file; a disk that hangs is not waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS - self.busy_seconds):
+                self._hand_over()  # also to a disk that failed: it is asked once more
+                while self._busy is not None or (self._group.batch and self.failure is None):
+                    self._hand_over()
+                    await self._idle.wait()
         await asyncio.to_thread(self._writer.stop)
-        os.close(self._lock)
+        self._folder.close()
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the writer has been at the group it has in hand."""
+        return 0.0 if self._busy is None else clock.monotonic() - self._busy_since
 
     @property
     def alive(self) -> bool:
@@ -316,56 +357,3 @@ class Journal:
     def remembered(self) -> int:
         """How many messages are remembered to recognise repeats."""
         return len(self._repeats)
-
-
-def _lock(data_dir: Path) -> int:
-    """Make the folder and hold it against a second receiver."""
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise ConfigError(f"data_dir {data_dir} cannot be used: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise JournalInUse(_BUSY_TEXT.format(data_dir)) from None
-    return handle
-
-
-def _learn_origins(db: sqlite3.Connection, origins: Sequence[Origin]) -> dict[Origin, int]:
-    """Write down origins not seen before and return the number of each, which stands for it in rows."""
-    columns = ", ".join(Origin._fields)
-    db.executemany(f"INSERT OR IGNORE INTO origins ({columns}) VALUES (?, ?, ?, ?)", origins)  # noqa: S608 - our own names
-    return {Origin(*row): number for number, *row in db.execute(f"SELECT origin, {columns} FROM origins")}  # noqa: S608
-
-
-def _newest(db: sqlite3.Connection) -> tuple[int, int]:
-    """Return when the newest event was received and the stamp of the newest encrypted one, of the last few, or 0."""
-    last = "SELECT received_us, kind, panel_time, body IS NULL FROM signals ORDER BY position DESC LIMIT 2000"
-    received_us = stamp_us = 0
-    for received, kind, panel_time, in_clear in db.execute(last):
-        received_us = received_us or received
-        if kind == 0 and panel_time and not in_clear:
-            return received_us, panel_time * clock.SECOND_US
-    return received_us, stamp_us
-
-
-def _probe(db: sqlite3.Connection) -> None:
-    """Write something harmless, so that a disk that works again is noticed without a panel's help."""
-    db.execute("INSERT INTO probe VALUES (1, 0) ON CONFLICT (probe) DO UPDATE SET count = count + 1")
-
-
-def _deletion(before_us: int, delivered: int | None, refusals_kept: int) -> Job:
-    def delete(db: sqlite3.Connection) -> None:
-        # Never the newest row: positions go on from it.
-        last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
-        limit = last if delivered is None else min(delivered + 1, last)
-        db.execute(
-            "DELETE FROM signals WHERE position IN (SELECT position FROM "
-            "(SELECT position, received_us FROM signals ORDER BY position LIMIT ?) WHERE position < ? AND received_us < ?)",
-            (_DELETED_AT_ONCE, limit, before_us),
-        )
-        db.execute("DELETE FROM refusals WHERE refusal <= (SELECT MAX(refusal) FROM refusals) - ?", (refusals_kept,))
-
-    return delete

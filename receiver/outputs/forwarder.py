@@ -5,7 +5,9 @@ A dead output delays only itself. After each failure the choice is made anew, so
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 from receiver import clock
 from receiver.accounts import Accounts
@@ -20,6 +22,7 @@ _READ_AT_ONCE = 200
 _RENDERED_AT_ONCE = 10  # then the loop may answer a panel
 _FIRST_RETRY_SECONDS = 0.2
 _LONGEST_RETRY_SECONDS = 30.0
+_DIRECT_HELD = 100
 
 
 class Forwarder:
@@ -41,12 +44,17 @@ class Forwarder:
         self.cursors: dict[Lane, Cursor] = {lane: journal.cursor(settings.name, lane) for lane in Lane}
         self.accounts: Accounts | None = None
         journal.notify(self._stored.set)
+        self._direct: deque[Stored] = deque(maxlen=_DIRECT_HELD)
+        self._called = asyncio.Event()
 
     async def run(self, accounts: Accounts) -> None:
         """Hand over what the journal holds, for ever; ``accounts`` name the events until the register is read again."""
         self.accounts = accounts
         while True:
             try:
+                if self._direct:
+                    await self._hand_over_directly()
+                    continue
                 lane, batch = await self._next_batch()
                 if batch:
                     await self._hand_over(lane, batch)
@@ -89,6 +97,13 @@ class Forwarder:
         return batch
 
     async def _hand_over(self, lane: Lane, batch: Sequence[Stored]) -> None:
+        await self._deliver(batch)
+        cursor = self.cursors[lane]
+        cursor.advance(batch[-1].position, len(batch))
+        self._journal.save(cursor)
+
+    async def _deliver(self, batch: Sequence[Stored]) -> None:
+        """Hand over those events of a batch that the output wants."""
         wanted: list[OutEvent] = []
         for number, stored in enumerate(batch, 1):
             if self._wants(stored):
@@ -101,9 +116,23 @@ class Forwarder:
         if wanted:
             await self._output.deliver(wanted)
             self._telemetry.handed_over(self._settings.name, len(wanted))
-        cursor = self.cursors[lane]
-        cursor.advance(batch[-1].position, len(batch))
-        self._journal.save(cursor)
+
+    def tell_directly(self, stored: Stored) -> None:
+        """Hand over a path or trouble event that the journal cannot store now; it comes again once stored, with the same id.
+
+        Best effort: it is held in memory, the newest hundred.
+        """
+        self._direct.append(stored)
+        self._stored.set()
+        self._called.set()
+
+    async def _hand_over_directly(self) -> None:
+        self._called.clear()
+        batch = list(self._direct)[: self._output.batch_limit]
+        await self._deliver(batch)
+        for stored in batch:
+            if self._direct and self._direct[0] is stored:  # else newer ones have pushed it out
+                self._direct.popleft()
 
     def _wants(self, stored: Stored) -> bool:
         settings = self._settings
@@ -117,7 +146,10 @@ class Forwarder:
         ceiling = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** min(self._failures, 12))
         seconds = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret
         self._telemetry.delivery_failed(self._settings.name, str(error), seconds)
-        await asyncio.sleep(seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._called.wait()  # something urgent of our own: try at once
+        self._called.clear()
 
     def oldest_seconds(self, lane: Lane) -> float:
         """Return how long the oldest event not handed over has waited, 0 when none waits."""

@@ -80,6 +80,7 @@ class Running:
             "utf-8",
         )
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] | None = None  # of the process; None is our own
 
     def __enter__(self) -> "Running":
         self.start()
@@ -89,13 +90,14 @@ class Running:
         if self.process is not None and self.process.poll() is None:
             self.kill()
 
-    def start(self, stdout: int | None = None) -> None:
+    def start(self, stdout: int | None = None, wait: bool = True) -> None:
         """Start the process and wait until it is ready; ``stdout`` takes the place of a file."""
         with self.log_file.open("ab") as log, self.stdout_file.open("ab") as file:
             command = [sys.executable, "-m", "receiver", "serve", "--config", str(self.config)]
             out = file if stdout is None else stdout
-            self.process = subprocess.Popen(command, stdout=out, stderr=log, stdin=subprocess.DEVNULL)
-        wait_until(self._ready, 20)
+            self.process = subprocess.Popen(command, stdout=out, stderr=log, stdin=subprocess.DEVNULL, env=self.environment)
+        if wait:
+            wait_until(self._ready, 20)
 
     def _ready(self) -> bool:
         assert self.process is not None
