@@ -10,7 +10,8 @@ import uvloop
 
 from protocols import dc09
 from receiver.config import ListenerSettings
-from receiver.listeners import TcpListener, bind_tcp
+from receiver.listeners import TcpListener
+from receiver.listeners.sockets import bind_tcp
 from receiver.listeners.tcp import Connection
 from receiver.pipeline import Route
 from receiver.telemetry import Telemetry
