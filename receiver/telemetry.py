@@ -110,6 +110,9 @@ class Telemetry(Collector):
         self.delivery_seconds: dict[tuple[str, str], Histogram] = {}
         self.udp_overflow = 0
         self.refusals_dropped = 0
+        self.over_budget: Counter[str] = Counter()
+        self.accept_failures = 0
+        self.replies_withheld = 0
         self.connections_refused: Counter[str] = Counter()
         self.ack_seconds = Histogram(_ACK_BUCKETS)
         self.sync_seconds = Histogram(_SYNC_BUCKETS)
@@ -132,6 +135,10 @@ class Telemetry(Collector):
     def listening(self, **fields: object) -> None:
         """A socket was bound."""
         _tell(logging.INFO, "listener opened", fields)
+
+    def taking_over(self, **fields: object) -> None:
+        """The receiver that ran has handed over its sockets and was told to go."""
+        _tell(logging.INFO, "taking over", fields)
 
     def stopping(self, **fields: object) -> None:
         """The receiver was asked to stop."""
@@ -181,6 +188,11 @@ class Telemetry(Collector):
             logging.WARNING, "frame refused", {"reason": reason, "answer": answer, "transport": transport, **fields}
         )
 
+    def refused_over_budget(self, transport: str, reason: str) -> None:
+        """A frame was refused whose sender has used up its budget: it is counted and nothing else."""
+        self.frames[transport, "silence", reason] += 1
+        self.over_budget[transport] += 1
+
     def trouble(self, **fields: object) -> None:
         """A trouble event was raised."""
         self._tell_bounded(logging.WARNING, "trouble raised", fields)
@@ -193,6 +205,20 @@ class Telemetry(Collector):
         """A connection was closed because of a limit or a time-out."""
         self.connections_refused[reason] += 1
         self._tell_bounded(logging.WARNING, "connection closed", {"reason": reason, **fields})
+
+    def accept_failed(self, tell: bool, **fields: object) -> None:
+        """The system has no descriptor or no memory for a caller, who waits; ``tell`` when this begins."""
+        self.accept_failures += 1
+        if tell:
+            _tell(logging.ERROR, "connections cannot be taken; close files or raise the limit (ulimit -n)", fields)
+
+    def accepting_again(self, **fields: object) -> None:
+        """There is a descriptor again, and callers are taken."""
+        _tell(logging.INFO, "connections are taken again", fields)
+
+    def reply_withheld(self) -> None:
+        """A reply would have been longer than the datagram's frame; who forged its address gets nothing to multiply."""
+        self.replies_withheld += 1
 
     def datagram_dropped(self) -> None:
         """Too many datagrams were in hand."""
@@ -283,6 +309,31 @@ class Telemetry(Collector):
             "receiver_duplicates", "Repeats acknowledged again without a second signal", self.duplicates
         )
         yield CounterMetricFamily("receiver_link_tests", "NULL messages acknowledged", self.link_tests)
+        yield from self._collect_outputs()
+        closed = CounterMetricFamily(
+            "receiver_connections_closed", "Connections closed by a limit or time-out", labels=["reason"]
+        )
+        yield _filled(closed, (((reason,), count) for reason, count in self.connections_refused.items()))
+        yield CounterMetricFamily(
+            "receiver_refusals_dropped", "Refused frames too many for the refusals log", self.refusals_dropped
+        )
+        over = CounterMetricFamily(
+            "receiver_refused_over_budget", "Refused frames that were only counted", labels=["transport"]
+        )
+        yield _filled(over, (((transport,), count) for transport, count in self.over_budget.items()))
+        yield CounterMetricFamily("receiver_accept_failures", "Times no connection could be taken", self.accept_failures)
+        yield CounterMetricFamily(
+            "receiver_udp_replies_withheld", "Replies longer than the frame, not sent", self.replies_withheld
+        )
+        yield self.ack_seconds.metric("receiver_ack_seconds", "From the last byte of a frame to its ACK written")
+        yield self.sync_seconds.metric("receiver_journal_sync_seconds", "Commit and sync of one group")
+        for name, help_text, labels, read in self.gauges:
+            if name.endswith("_total"):
+                yield _filled(CounterMetricFamily(name.removesuffix("_total"), help_text, labels=labels), read())
+            else:
+                yield _filled(GaugeMetricFamily(name, help_text, labels=labels), read())
+
+    def _collect_outputs(self) -> Iterator[Metric]:
         delivered = CounterMetricFamily("receiver_output_delivered", "Events handed over, by output", labels=["output"])
         yield _filled(delivered, (((name,), count) for name, count in self.delivered.items()))
         failures = CounterMetricFamily("receiver_output_failures", "Attempts to hand over that failed", labels=["output"])
@@ -293,20 +344,6 @@ class Telemetry(Collector):
         for (name, lane), histogram in self.delivery_seconds.items():
             histogram.add_to(waited, (name, lane))
         yield waited
-        closed = CounterMetricFamily(
-            "receiver_connections_closed", "Connections closed by a limit or time-out", labels=["reason"]
-        )
-        yield _filled(closed, (((reason,), count) for reason, count in self.connections_refused.items()))
-        yield CounterMetricFamily(
-            "receiver_refusals_dropped", "Refused frames too many for the refusals log", self.refusals_dropped
-        )
-        yield self.ack_seconds.metric("receiver_ack_seconds", "From the last byte of a frame to its ACK written")
-        yield self.sync_seconds.metric("receiver_journal_sync_seconds", "Commit and sync of one group")
-        for name, help_text, labels, read in self.gauges:
-            if name.endswith("_total"):
-                yield _filled(CounterMetricFamily(name.removesuffix("_total"), help_text, labels=labels), read())
-            else:
-                yield _filled(GaugeMetricFamily(name, help_text, labels=labels), read())
 
     def scrape(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
