@@ -248,7 +248,10 @@ def test_every_error_of_a_frame_has_a_verdict() -> None:
     from protocols import errors
     from receiver.errors import PolicyError
 
-    own = {errors.KeyFormatError, errors.TimestampError, errors.ContactIdError, errors.SiaDcsError}  # never reach policy
+    own = {  # never reach policy
+        errors.KeyFormatError, errors.TimestampError, errors.ContactIdError, errors.SiaDcsError,
+        errors.ReportError, errors.DoesNotFit, errors.NoEquivalent,
+    }  # fmt: skip
     for leaf in (_leaves(errors.ProtocolError) | _leaves(PolicyError) | {JournalUnavailable}) - own:
         assert isinstance(policy.verdict(leaf()), policy.Verdict)  # type: ignore[arg-type]
     with pytest.raises(KeyError):
