@@ -53,9 +53,25 @@ class JournalUnavailable(ReceiverError):
 
 
 class DeliveryError(ReceiverError):
-    """An output could not hand over; it tries again."""
+    """An output could not hand over; it tries again. The first ``taken`` of its events were taken."""
 
     reason = "delivery"
+
+    def __init__(self, text: str, taken: int = 0) -> None:
+        """Say what went wrong, and after how many events."""
+        super().__init__(text)
+        self.taken = taken
+
+
+class EventRefused(DeliveryError):
+    """The other side is there and refuses the one event after the first ``taken``; ``for_ever``: whatever we do."""
+
+    reason = "refused"
+
+    def __init__(self, text: str, taken: int = 0, for_ever: bool = False) -> None:
+        """Say what the other side said, and of which event."""
+        super().__init__(text, taken)
+        self.for_ever = for_ever
 
 
 class ConfigError(ReceiverError):

@@ -12,18 +12,22 @@ from typing import Any, NamedTuple
 from protocols import dc09
 from protocols.errors import ProtocolError
 from receiver import clock, payloads
-from receiver.accounts import Accounts
+from receiver.accounts import Account, Accounts
 from receiver.journal import Kind, Stored
 
 _TYPES = {Kind.SIGNAL: "receiver.signal.v1", Kind.PATH: "receiver.path.v1", Kind.TROUBLE: "receiver.trouble.v1"}
 
 
 class OutEvent(NamedTuple):
-    """An event on its way out: the stored row, what filters look at, and its CloudEvents object."""
+    """An event on its way out: the stored row, what filters look at, its CloudEvents object, and its account's entry.
+
+    ``entry`` is the register's of now, or a stranger's; ``dialect``, ``name`` and ``site`` are in it.
+    """
 
     stored: Stored
     account: str | None
     cloud_event: Mapping[str, Any]
+    entry: Account
 
     def to_json(self) -> bytes:
         """Return the CloudEvents object as one line of JSON, without its newline."""
@@ -38,10 +42,10 @@ def render(stored: Stored, accounts: Accounts) -> OutEvent:
     """
     row = stored.row
     data = _signal(stored, accounts) if row.kind == Kind.SIGNAL else json.loads(row.body or b"{}")
-    return _wrap(stored, _TYPES[Kind(row.kind)], data)
+    return _wrap(stored, _TYPES[Kind(row.kind)], data, accounts)
 
 
-def _wrap(stored: Stored, event_type: str, data: dict[str, Any]) -> OutEvent:
+def _wrap(stored: Stored, event_type: str, data: dict[str, Any], accounts: Accounts) -> OutEvent:
     """Put the CloudEvents envelope around an event's data."""
     row, origin = stored.row, stored.origin
     account = data.get("account")
@@ -56,7 +60,7 @@ def _wrap(stored: Stored, event_type: str, data: dict[str, Any]) -> OutEvent:
     }
     if account:
         event["subject"] = account
-    return OutEvent(stored, account, event)
+    return OutEvent(stored, account, event, accounts.find(account or ""))
 
 
 def render_or_tell(stored: Stored, accounts: Accounts) -> OutEvent:
@@ -70,7 +74,7 @@ def render_or_tell(stored: Stored, accounts: Accounts) -> OutEvent:
             "reason": "journal-damaged", "text": text, "count": 1, "since": moment, "account": None,
             "listener": stored.origin.listener, "peer": None, "raw": raw, "output": None,
         }  # fmt: skip
-        return _wrap(stored, _TYPES[Kind.TROUBLE], data)
+        return _wrap(stored, _TYPES[Kind.TROUBLE], data, accounts)
 
 
 def reopen(stored: Stored) -> dc09.Message:

@@ -21,7 +21,7 @@ from receiver.config import ListenerSettings, Settings
 from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal import Journal, Lane, Origin, Reader
 from receiver.listeners import Monitor, TcpListener, UdpListener, bind_tcp, bind_udp
-from receiver.outputs import Forwarder
+from receiver.outputs import Forwarder, Surroundings
 from receiver.paths import STORM_COUNT, STORM_US
 from receiver.pipeline import Pipeline
 from receiver.telemetry import Labelled, Telemetry
@@ -140,7 +140,18 @@ class Service:
 
     def _forwarder(self, settings: config.OutputSettings) -> Forwarder:
         reader = Reader(self._settings.receiver.data_dir)
-        return Forwarder(settings, outputs.build(settings), self._journal, reader, self._telemetry)
+        around = self._surroundings()
+        return Forwarder(settings, outputs.build(settings, around), self._journal, reader, around)
+
+    def _surroundings(self) -> Surroundings:
+        """Return what outputs may use of us."""
+        pipeline, home = self._pipeline, self._home()
+        return Surroundings(
+            self._settings.receiver.number,
+            self._telemetry,
+            lambda trouble: pipeline.raise_trouble(trouble, home, clock.now_us()),
+            lambda trouble: pipeline.tell_trouble(trouble, home, clock.now_us()),
+        )
 
     async def _open(self, settings: ListenerSettings) -> None:
         port = settings.port
@@ -305,6 +316,9 @@ class Service:
         def oldest() -> Labelled:
             return by_lane(lambda forwarder, lane: forwarder.oldest_seconds(lane))
 
+        def dead() -> Labelled:
+            return [((name,), forwarder.dead_letters.count) for name, forwarder in self._by_name()]
+
         def one(read: Callable[[], float]) -> Callable[[], Labelled]:
             return lambda: [((), read())]
 
@@ -312,6 +326,7 @@ class Service:
         gauge("receiver_journal_backlog", "Events the slowest output has before it", (), one(self._journal.backlog))
         gauge("receiver_output_backlog", "Events not handed over", lanes, waiting)
         gauge("receiver_output_oldest_seconds", "Age of the oldest event not handed over", lanes, oldest)
+        gauge("receiver_output_dead_letters", "Events refused for good and not taken since", ("output",), dead)
         gauge("receiver_connections", "Open connections", ("transport",), connections)
         gauge("receiver_paths", "Supervised paths that were heard, by state", ("state",), paths)
         gauge("receiver_accounts", "Registered accounts", (), one(lambda: len(self._accounts)))

@@ -10,7 +10,7 @@ import re
 import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TextIO, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -24,6 +24,7 @@ _LOG = logging.getLogger("receiver")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+*#%-]{1,200}")
 _LINES_A_SECOND = 20
 _ACK_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 4.0)
+_DELIVERY_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
 _SYNC_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 Labelled = Iterable[tuple[tuple[str, ...], float]]
@@ -79,13 +80,17 @@ class Histogram:
 
     def metric(self, name: str, help_text: str) -> HistogramMetricFamily:
         """Return what was counted, in Prometheus' cumulative form."""
+        family = HistogramMetricFamily(name, help_text)
+        self.add_to(family, ())
+        return family
+
+    def add_to(self, family: HistogramMetricFamily, labels: tuple[str, ...]) -> None:
+        """Add what was counted to a family, under labels."""
         total, buckets = 0, []
         for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
             total += count
             buckets.append((bound, total))
-        family = HistogramMetricFamily(name, help_text)
-        family.add_metric([], buckets, self._sum)
-        return family
+        family.add_metric(list(labels), buckets, self._sum)
 
 
 class Telemetry(Collector):
@@ -98,6 +103,7 @@ class Telemetry(Collector):
         self.link_tests = 0
         self.delivered: Counter[str] = Counter()
         self.delivery_failures: Counter[str] = Counter()
+        self.delivery_seconds: dict[tuple[str, str], Histogram] = {}
         self.udp_overflow = 0
         self.refusals_dropped = 0
         self.connections_refused: Counter[str] = Counter()
@@ -201,9 +207,14 @@ class Telemetry(Collector):
         """The journal takes signals again."""
         _tell(logging.INFO, "journal recovered", {})
 
-    def handed_over(self, output: str, count: int) -> None:
-        """An output took events."""
-        self.delivered[output] += count
+    def handed_over(self, output: str, lane: str, seconds: Sequence[float]) -> None:
+        """An output took events, each so long after it was received."""
+        self.delivered[output] += len(seconds)
+        histogram = self.delivery_seconds.get((output, lane))
+        if histogram is None:
+            histogram = self.delivery_seconds[output, lane] = Histogram(_DELIVERY_BUCKETS)
+        for waited in seconds:
+            histogram.observe(waited)
 
     def delivery_failed(self, output: str, error: str, retry_seconds: float) -> None:
         """An output could not take events; it tries again."""
@@ -211,6 +222,19 @@ class Telemetry(Collector):
         self._tell_bounded(
             logging.WARNING, "delivery failed", {"output": output, "error": error, "retry_seconds": f"{retry_seconds:.1f}"}
         )
+
+    def event_refused(self, output: str, error: str, tries: int, **fields: object) -> None:
+        """The other side of an output refused one event; it comes again."""
+        self.delivery_failures[output] += 1
+        self._tell_bounded(logging.WARNING, "event refused", {"output": output, "error": error, "tries": tries, **fields})
+
+    def buried(self, output: str, error: str, duress: bool, **fields: object) -> None:
+        """An event became a dead letter; a duress never does so quietly."""
+        fields = {"output": output, "error": error, **fields}
+        if duress:
+            _tell(logging.ERROR, "duress is a dead letter", fields)
+        else:
+            self._tell_bounded(logging.ERROR, "event is a dead letter", fields)
 
     def crashed(self, where: str, error: BaseException) -> None:
         """Our own bug showed; the frame stays unanswered."""
@@ -253,6 +277,12 @@ class Telemetry(Collector):
         yield _filled(delivered, (((name,), count) for name, count in self.delivered.items()))
         failures = CounterMetricFamily("receiver_output_failures", "Attempts to hand over that failed", labels=["output"])
         yield _filled(failures, (((name,), count) for name, count in self.delivery_failures.items()))
+        waited = HistogramMetricFamily(
+            "receiver_output_delivery_seconds", "From received to confirmed by the output", labels=["output", "lane"]
+        )
+        for (name, lane), histogram in self.delivery_seconds.items():
+            histogram.add_to(waited, (name, lane))
+        yield waited
         closed = CounterMetricFamily(
             "receiver_connections_closed", "Connections closed by a limit or time-out", labels=["reason"]
         )

@@ -14,6 +14,7 @@ REASONS = {
     "unknown-account": "a message of an account that is not registered",
     "unknown-token": "a message in a format that is in no table of the standards",
     "journal-damaged": "a stored event that cannot be read again; its bytes stand in raw",
+    "dead-letter": "an output's target refused an event for good; it lies in the output's dead letters",
     "paths-lost": "many paths were lost at once; the count stands for them",
 }
 _WINDOW_US = 60 * SECOND_US

@@ -27,10 +27,10 @@ HOMES = {
     "crcmod": {"protocols/dc09/crc.py"},
     "Crypto": {"protocols/dc09/cipher.py"},
     "prometheus_client": {"receiver/telemetry.py"},
-    "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options")},
+    "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options", "outputs")},
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},
     "uvloop": {"receiver/cli/__init__.py"},
-    "sqlite3": {"receiver/journal/reader.py", "receiver/journal/store.py", "receiver/journal/writer.py"},
+    "sqlite3": {f"receiver/journal/{name}.py" for name in ("deliveries", "reader", "store", "writer")},
 }
 MODULES = sorted(path for package in ("protocols", "receiver") for path in (ROOT / package).rglob("*.py"))
 

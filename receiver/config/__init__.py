@@ -5,9 +5,9 @@ Each setting can also be given as an environment variable: ``[http] port`` is ``
 listener is ``DC09_LISTENERS_0_PORT``. A secret may be written as ``${NAME}``, or as ``…_file = "path"``.
 """
 
+from receiver.config.outputs import OUTPUT_TYPES, WebhookSettings
 from receiver.config.reader import load, resolve_secret
 from receiver.config.settings import (
-    OUTPUT_TYPES,
     RULES,
     SECTIONS,
     AccountsSettings,
@@ -21,7 +21,6 @@ from receiver.config.settings import (
     ReceiverSettings,
     Secret,
     Settings,
-    WebhookSettings,
 )
 
 __all__ = [

@@ -8,8 +8,8 @@ from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from receiver.config.outputs import OUTPUT_TYPES
 from receiver.config.settings import (
-    OUTPUT_TYPES,
     RULES,
     SECTIONS,
     JsonlSettings,
@@ -18,7 +18,6 @@ from receiver.config.settings import (
     ReceiverSettings,
     Secret,
     Settings,
-    WebhookSettings,
 )
 from receiver.errors import ConfigError
 
@@ -192,10 +191,10 @@ class _Reader:
         if not values["listeners"]:
             self._wrong("there is no [[listeners]]: the receiver would hear nobody")
         for number, output in enumerate(values["outputs"], 1):
-            if isinstance(output, WebhookSettings) and not re.fullmatch(r"https?://[^\s/]+\S*", output.url.text):
-                self._wrong(
-                    f"[[outputs]] {number} url is missing or is no address; a webhook needs an http or https address"
-                )
+            if output.type not in OUTPUT_TYPES:
+                self._wrong(f"[[outputs]] {number} type is {output.type!r}; it can be {', '.join(OUTPUT_TYPES)}")
+            for mistake in output.mistakes():
+                self._wrong(f"[[outputs]] {number} {mistake}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,11 +131,26 @@ class OutputSettings:
     """``[[outputs]]``: one bus behind us; these settings are common to all types."""
 
     name: str = setting("events", "name in logs and metrics; the output's place in the journal hangs on it", "name")
-    type: str = setting("jsonl", "what it is", choices=("jsonl", "webhook"))
+    type: str = setting("jsonl", "what it is; each type has a page in docs/outputs")
     min_priority: int = setting(9, "least urgent signal handed over: 1 only the most urgent, 9 all", "priority")
     accounts: tuple[str, ...] = setting((), "only these accounts; empty means all")
+    sites: tuple[str, ...] = setting((), "only accounts with these sites in the register; empty means all")
+    categories: tuple[str, ...] = setting((), "only signals of these categories, such as `panic/duress`; empty means all")
     lanes: tuple[str, ...] = setting(("urgent", "normal"), "only these lanes", choices=("urgent", "normal"))
     troubles: bool = setting(True, "whether path and trouble events go there too")
+    paths: str = setting(
+        "", "path events alone: `send` or `omit`; empty does as `troubles` says", choices=("", "send", "omit")
+    )
+    max_tries: int = setting(
+        10, "tries, over about 20 s, before an event that the other side refuses becomes a dead letter", "positive"
+    )
+    max_dead_letters: int = setting(
+        10000, "dead letters kept; above, whoever refuses that much refuses everything, and the output waits", "count"
+    )
+
+    def mistakes(self) -> list[str]:
+        """Return what is wrong that no single setting shows, as the rest of a sentence."""
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +158,6 @@ class JsonlSettings(OutputSettings):
     """An output of type ``jsonl``: one CloudEvents JSON object a line."""
 
     path: str = setting("-", "file to append to, reopened on SIGHUP; `-` is standard output")
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookSettings(OutputSettings):
-    """An output of type ``webhook``: HTTP POST of CloudEvents."""
-
-    url: Secret = setting(Secret(), "where to post; http or https; may hold a password or a token, so it is never shown")
-    secret: Secret = setting(Secret(), "key of the HMAC-SHA256 in the header X-DC09-Signature; empty sends none")
-    batch: int = setting(1, "events a request; above 1 the body is a CloudEvents JSON batch", "positive")
-    timeout_seconds: float = setting(10.0, "a request without an answer for so long has failed", "seconds")
-
-
-OUTPUT_TYPES: dict[str, type[OutputSettings]] = {"jsonl": JsonlSettings, "webhook": WebhookSettings}
 
 
 @dataclass(frozen=True, slots=True)

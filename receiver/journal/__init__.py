@@ -1,21 +1,28 @@
 """Durable, ordered storage of signals on SQLite; the only maker of receipts."""
 
 from receiver.journal.cursor import Cursor
+from receiver.journal.deliveries import DEAD, SPAN_US, TAKEN, WANTED, Letter, Span
 from receiver.journal.lanes import Lane, lane_of
 from receiver.journal.reader import Reader
 from receiver.journal.records import Kind, Origin, Receipt, Refusal, Row, Stored
 from receiver.journal.store import Journal
 
 __all__ = [
+    "DEAD",
+    "SPAN_US",
+    "TAKEN",
+    "WANTED",
     "Cursor",
     "Journal",
     "Kind",
     "Lane",
+    "Letter",
     "Origin",
     "Reader",
     "Receipt",
     "Refusal",
     "Row",
+    "Span",
     "Stored",
     "lane_of",
 ]

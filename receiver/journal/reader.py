@@ -3,9 +3,11 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from receiver.errors import ConfigError, JournalUnavailable
+from receiver.journal.deliveries import WANTED, Letter, Span, span_at
 from receiver.journal.lanes import Lane
 from receiver.journal.records import FORMAT_VERSION, Origin, Refusal, Row, Stored
 
@@ -82,6 +84,41 @@ class Reader:
         """Return how far each output has come in each lane."""
         found = self._connection.execute("SELECT output, lane, position FROM cursors")
         return {(output, Lane(lane)): position for output, lane, position in found}
+
+    def span(self, output: str, stored: Stored) -> Span | None:
+        """Return when an output took an event, or had it left out by its filter; None: not yet, or no longer known."""
+        with suppress(sqlite3.OperationalError):  # a journal from before there were spans
+            return span_at(self._connection, output, stored.lane, stored.position)
+        return None
+
+    def letters(self, output: str, position: int | None = None) -> list[tuple[Letter, Stored]]:
+        """Return the dead letters of an output, oldest first, or the one at a position; those taken since are among them."""
+        if position is None:
+            return self._letters("output = ? ORDER BY position", (output,))
+        return self._letters("output = ? AND position = ?", (output, position))
+
+    def wanted_letters(self, output: str, limit: int) -> list[tuple[Letter, Stored]]:
+        """Return dead letters that are to go out again, urgent ones first.
+
+        Raises:
+            JournalUnavailable: the file cannot be read now.
+        """
+        try:
+            with self._in_use:
+                condition = "output = ? AND state = ? ORDER BY lane, position LIMIT ?"
+                return self._letters(condition, (output, WANTED, limit))
+        except sqlite3.Error as error:
+            raise JournalUnavailable(f"the journal cannot be read: {error}") from error
+
+    def _letters(self, condition: str, values: tuple[object, ...]) -> list[tuple[Letter, Stored]]:
+        try:
+            rows = self._connection.execute(f"SELECT * FROM dead_letters WHERE {condition}", values).fetchall()  # noqa: S608 - ours
+        except sqlite3.OperationalError:
+            if self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'dead_letters'").fetchone():
+                raise
+            return []  # a journal from before there were dead letters
+        fields = len(Letter._fields)
+        return [(Letter._make(row[:fields]), self._stored(row[fields:])) for row in rows]
 
     def damage(self) -> list[str]:
         """Check the file and return what is wrong with it, in sentences; none when it is sound."""

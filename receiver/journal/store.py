@@ -15,9 +15,10 @@ from receiver import clock
 from receiver.config import JournalSettings
 from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal.cursor import Cursor
+from receiver.journal.deliveries import DELIVERIES, TAKEN, Letter, Span, burial, forget, recall, settlement
 from receiver.journal.lanes import Lane
 from receiver.journal.reader import FILE_NAME
-from receiver.journal.records import FORMAT_VERSION, MOST_ROWS, SCHEMA, Origin, Receipt, Refusal, Row
+from receiver.journal.records import FORMAT_VERSION, MOST_ROWS, SCHEMA, Origin, Receipt, Refusal, Row, Stored
 from receiver.journal.repeats import Repeats
 from receiver.journal.writer import Batch, Job, Writer, connect
 
@@ -26,7 +27,7 @@ _DELETED_AT_ONCE = 2000
 _BUSY_TEXT = "another receiver runs on {}: two must not share a journal"
 
 
-class _Stored(asyncio.Future[None]):
+class _OnDisk(asyncio.Future[None]):
     """Done when a group is on disk. Many wait for it: one who gives up must not take it from the others."""
 
     def cancel(self, msg: object = None) -> bool:
@@ -42,7 +43,7 @@ class _Group:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.batch = Batch()
         self.identities: dict[bytes, int] = {}  # where in the group each message begins
-        self.done = _Stored(loop=loop)
+        self.done = _OnDisk(loop=loop)
 
 
 class Journal:
@@ -86,7 +87,7 @@ class Journal:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, FORMAT_VERSION):
                 raise ConfigError(f"{self._file} has format {version}, this program writes format {FORMAT_VERSION}")
-            db.executescript(SCHEMA)
+            db.executescript(SCHEMA + DELIVERIES)
             position = int(db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0])
             self.origins = _learn_origins(db, origins)
             self._recall_repeats(db)
@@ -217,6 +218,7 @@ class Journal:
         """Keep for the next commit what no panel will send again; newer cursors win."""
         following = self._group.batch
         following.cursors = batch.cursors | following.cursors
+        following.spans = batch.spans | following.spans
         following.refusals = (batch.refusals + following.refusals)[-_REFUSALS_HELD:]
 
     # -- cursors --------------------------------------------------------------------------------------------------
@@ -237,10 +239,52 @@ class Journal:
             self.save(cursor)
         return cursor
 
-    def save(self, cursor: Cursor) -> None:
-        """Write a cursor with the next group; a crash before that delivers again, under the same ids."""
-        self._group.batch.cursors[cursor.output, cursor.lane.value] = cursor.position
+    def save(self, cursor: Cursor, span: Span | None = None) -> None:
+        """Write a cursor and what it passed with the next group; a crash before that delivers again, under the same ids."""
+        batch = self._group.batch
+        batch.cursors[cursor.output, cursor.lane.value] = cursor.position
+        if span is not None:
+            batch.spans[span[:3]] = span
         self._wake_writer()
+
+    async def bury(self, letter: Letter, stored: Stored) -> None:
+        """Keep an event as a dead letter of an output and move its cursor on disk, in one commit.
+
+        Raises:
+            JournalUnavailable: neither was done.
+        """
+        await self._do(burial(letter, stored.position, stored.row))
+
+    async def recall(self, output: str, positions: Sequence[int] | None) -> None:
+        """Ask for dead letters to go out again: these, or all of the output's.
+
+        Raises:
+            JournalUnavailable: they stay where they are.
+        """
+        await self._do(recall(output, positions))
+
+    async def settle(self, output: str, taken: Sequence[int], refused: tuple[int, str] | None = None) -> None:
+        """Note how sending dead letters again went: the positions taken, and the one refused once more with its reason.
+
+        Raises:
+            JournalUnavailable: nothing was noted; they go out again, under the same ids.
+        """
+        await self._do(settlement(output, taken, self._now(), refused))
+
+    async def _do(self, job: Job) -> None:
+        """Commit a job with the next group and wait until it is on disk."""
+        group = self._group
+        group.batch.jobs.append(job)
+        self._wake_writer()
+        await group.done
+
+    def dead_letters(self, output: str) -> int:
+        """Return how many dead letters of an output have not been taken; asked once, at start."""
+        with sqlite3.connect(self._file) as db:
+            found = db.execute("SELECT COUNT(*) FROM dead_letters WHERE output = ? AND state <> ?", (output, TAKEN))
+            count = int(found.fetchone()[0])
+        db.close()
+        return count
 
     def backlog(self) -> int:
         """Return how many events the slowest output has before it."""
@@ -334,5 +378,6 @@ def _deletion(before_us: int, delivered: int | None, refusals_kept: int) -> Job:
             (_DELETED_AT_ONCE, limit, before_us),
         )
         db.execute("DELETE FROM refusals WHERE refusal <= (SELECT MAX(refusal) FROM refusals) - ?", (refusals_kept,))
+        forget(db, before_us, _DELETED_AT_ONCE)
 
     return delete

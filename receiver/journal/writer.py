@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from receiver import clock
+from receiver.journal.deliveries import SPAN, Span
 from receiver.journal.records import KEEP_REFUSAL, MOST_ROWS, Refusal, Row, append_statement
 
 Job = Callable[[sqlite3.Connection], None]
@@ -26,6 +27,7 @@ class Batch:
 
     rows: list[Row] = field(default_factory=list)
     cursors: dict[tuple[str, int], int] = field(default_factory=dict)
+    spans: dict[tuple[str, int, int], Span] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     first_position: int = 0
@@ -35,7 +37,7 @@ class Batch:
     @property
     def only_rows(self) -> bool:
         """Whether there is nothing to write but rows."""
-        return bool(self.rows) and not (self.cursors or self.refusals or self.jobs)
+        return bool(self.rows) and not (self.cursors or self.refusals or self.jobs)  # spans come with cursors
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.cursors or self.refusals or self.jobs)
@@ -123,6 +125,7 @@ class Writer(threading.Thread):
             for done in range(0, len(batch.rows), MOST_ROWS):
                 _append(write, batch.rows[done : done + MOST_ROWS], first + done)
             write.executemany(CURSOR, [(output, lane, at) for (output, lane), at in batch.cursors.items()])
+            write.executemany(SPAN, batch.spans.values())
             write.executemany(KEEP_REFUSAL, batch.refusals)
             for job in batch.jobs:
                 job(write)

@@ -1,23 +1,53 @@
-"""The buses behind us: each output follows the journal with cursors of its own, at least once, urgent lane first."""
+"""The buses behind us: each output follows the journal with cursors of its own, at least once, urgent lane first.
 
-from receiver.config import JsonlSettings, OutputSettings, WebhookSettings
+A type's module is imported when a configuration names it: the libraries of the others need not be there.
+"""
+
+from importlib import import_module
+from typing import Any, cast
+
+from receiver.config import OutputSettings
 from receiver.errors import ConfigError
-from receiver.outputs.contract import Output
+from receiver.outputs.contract import Output, Surroundings
 from receiver.outputs.forwarder import Forwarder
-from receiver.outputs.jsonl import JsonlOutput
-from receiver.outputs.webhook import WebhookOutput
 
-__all__ = ["Forwarder", "Output", "build"]
+__all__ = ["CLASSES", "Forwarder", "Output", "Surroundings", "build", "check"]
+
+CLASSES = {
+    "jsonl": "JsonlOutput",
+    "webhook": "WebhookOutput",
+}
+"""The class of each type; it stands in the module ``receiver.outputs.<type>``."""
+_EXTRAS = {"nats": "nats", "confluent_kafka": "kafka", "aiomqtt": "mqtt", "paho": "mqtt", "redis": "redis"}
+_EXTRAS |= {"aio_pika": "amqp", "aiormq": "amqp", "pamqp": "amqp", "asyncpg": "postgresql"}
+_PACKAGES = {"nats": "nats-py", "kafka": "confluent-kafka", "mqtt": "aiomqtt", "redis": "redis", "amqp": "aio-pika"}
 
 
-def build(settings: OutputSettings) -> Output:
+def check(settings: OutputSettings) -> Any:
+    """Return the class of the output's type; only that its library is there can be told without building it.
+
+    Raises:
+        ConfigError: its type is unknown, or its library is not installed.
+    """
+    if settings.type not in CLASSES:
+        raise ConfigError(f"output {settings.name} has the unknown type {settings.type!r}")
+    try:
+        module = import_module(f"receiver.outputs.{settings.type}")
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        package = _PACKAGES.get(extra, extra)
+        raise ConfigError(
+            f"output {settings.name} needs the package {package}: pip install 'dc09-receiver[{extra}]'"
+        ) from None
+    return getattr(module, CLASSES[settings.type])
+
+
+def build(settings: OutputSettings, surroundings: Surroundings) -> Output:
     """Return the output that the settings ask for.
 
     Raises:
-        ConfigError: its type is unknown.
+        ConfigError: as ``check``, or what it needs at once cannot be had.
     """
-    if isinstance(settings, JsonlSettings):
-        return JsonlOutput(settings)
-    if isinstance(settings, WebhookSettings):
-        return WebhookOutput(settings)
-    raise ConfigError(f"output {settings.name} has the unknown type {settings.type!r}")
+    return cast(Output, check(settings)(settings, surroundings))

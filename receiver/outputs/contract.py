@@ -1,26 +1,38 @@
-"""What every output can do. One file a bus; the forwarder does the rest: order, cursors, filters, retries."""
+"""What every output can do. One file a type; the forwarder does the rest: order, cursors, filters, retries, dead letters.
 
-from collections.abc import Sequence
-from typing import Protocol
+An output keeps no event to itself: what ``deliver`` has not handed over when it ends is given to it again. It makes its
+connections when it needs them and never lets a library reconnect and send by itself: between two calls of ``deliver`` a
+more urgent event may have come.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from receiver.events import OutEvent
+from receiver.telemetry import Telemetry
+from receiver.troubles import Trouble
 
 
 class Output(Protocol):
-    """One bus.
-
-    ``deliver`` returns when the other side has taken every event, in order, as surely as that side can promise; else it
-    raises ``DeliveryError`` and will get the same events again, under the same ids.
-    """
+    """One bus, or one automation link."""
 
     batch_limit: int
     """How many events one call of ``deliver`` may be given."""
 
+    async def run(self) -> None:
+        """Do what stands beside the deliveries, such as a listening socket or heartbeats; return when there is none.
+
+        Runs for as long as the receiver, beside ``deliver``. An exception other than ``DeliveryError`` ends the process.
+        """
+
     async def deliver(self, events: Sequence[OutEvent]) -> None:
-        """Hand events over, oldest first.
+        """Hand events over, oldest first; return when the other side has taken every one, as surely as it can promise.
 
         Raises:
-            DeliveryError: not all of them were taken.
+            DeliveryError: the other side cannot be had now. The first ``taken`` events were taken; the rest come again,
+                under the same ids, for as long as it takes.
+            EventRefused: it is there and refuses the event after the first ``taken``. That one comes again ``max_tries``
+                times and is then a dead letter; ``for_ever`` says that no further try can end otherwise.
         """
 
     def reopen(self) -> None:
@@ -28,3 +40,14 @@ class Output(Protocol):
 
     async def close(self) -> None:
         """Put everything away."""
+
+
+class Surroundings(NamedTuple):
+    """What an output may use of the receiver around it."""
+
+    receiver_number: str
+    telemetry: Telemetry
+    raise_trouble: Callable[[Trouble], None]
+    """Stores and logs a trouble; its like are counted together for a minute."""
+    tell_trouble: Callable[[Trouble], None]
+    """Stores and logs a trouble at once, whatever was told before."""

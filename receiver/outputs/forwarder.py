@@ -1,6 +1,8 @@
 """Takes events from the journal to one output: in order within a lane, the urgent lane first, until they are taken.
 
-A dead output delays only itself. After each failure the choice is made anew, so a duress that arrives meanwhile goes first.
+A dead output delays only itself. After each failure the choice is made anew, so a duress that arrives meanwhile goes first,
+and the next batch is a small one, so that little stands before it should the output come back with that batch in hand. An
+event that the other side refuses while it takes others becomes a dead letter after a number of tries (``deadletters``).
 """
 
 import asyncio
@@ -10,44 +12,55 @@ from collections.abc import Sequence
 from receiver import clock
 from receiver.accounts import Accounts
 from receiver.config import OutputSettings
-from receiver.errors import DeliveryError, JournalUnavailable
+from receiver.errors import DeliveryError, EventRefused, JournalUnavailable
 from receiver.events import OutEvent, render_or_tell
-from receiver.journal import Cursor, Journal, Kind, Lane, Reader, Stored
-from receiver.outputs.contract import Output
-from receiver.telemetry import Telemetry
+from receiver.journal import SPAN_US, Cursor, Journal, Lane, Reader, Span, Stored
+from receiver.outputs.contract import Output, Surroundings
+from receiver.outputs.deadletters import DeadLetters
+from receiver.outputs.filters import Filter
 
-_READ_AT_ONCE = 200
+_READ_AT_ONCE = 500
+_AFTER_A_FAILURE = 20
 _RENDERED_AT_ONCE = 10  # then the loop may answer a panel
-_FIRST_RETRY_SECONDS = 0.2
-_LONGEST_RETRY_SECONDS = 30.0
+_FIRST_RETRY_SECONDS = 0.1
+_LONGEST_RETRY_SECONDS = 5.0  # a duress may come while we wait
 
 
 class Forwarder:
     """One output's way through the journal."""
 
     def __init__(
-        self, settings: OutputSettings, output: Output, journal: Journal, reader: Reader, telemetry: Telemetry
+        self, settings: OutputSettings, output: Output, journal: Journal, reader: Reader, surroundings: Surroundings
     ) -> None:
         self._settings = settings
         self._output = output
         self._journal = journal
         self._reader = reader
-        self._telemetry = telemetry
-        self._accounts_wanted = {account.upper() for account in settings.accounts}
+        self._telemetry = surroundings.telemetry
+        self._filter = Filter(settings)
         self._stored = asyncio.Event()
         self._stored.set()
         self._failures = 0
         self._oldest_us: dict[Lane, int | None] = dict.fromkeys(Lane)
+        self._spans: dict[Lane, Span] = {}
         self.cursors: dict[Lane, Cursor] = {lane: journal.cursor(settings.name, lane) for lane in Lane}
+        self.dead_letters = DeadLetters(settings, journal, surroundings)
         self.accounts: Accounts | None = None
         journal.notify(self._stored.set)
 
     async def run(self, accounts: Accounts) -> None:
         """Hand over what the journal holds, for ever; ``accounts`` name the events until the register is read again."""
         self.accounts = accounts
+        async with asyncio.TaskGroup() as standing:
+            standing.create_task(self._output.run())
+            await self._follow()
+
+    async def _follow(self) -> None:
         while True:
             try:
                 lane, batch = await self._next_batch()
+                if self.dead_letters.wanted and lane is not Lane.URGENT:
+                    await self._send_letters_again()
                 if batch:
                     await self._hand_over(lane, batch)
                     self._failures = 0
@@ -58,12 +71,16 @@ class Forwarder:
             await self._stored.wait()
             self._stored.clear()
 
+    def wake(self) -> None:
+        """Look again whether there is something to do."""
+        self._stored.set()
+
     async def _next_batch(self) -> tuple[Lane, list[Stored]]:
         """Return the next events of the most urgent lane that has any.
 
         Of one message with several events, those that stand before an urgent one and are next in their own lane go first.
         """
-        limit = min(_READ_AT_ONCE, self._output.batch_limit)
+        limit = min(_READ_AT_ONCE, self._output.batch_limit, *((_AFTER_A_FAILURE,) if self._failures else ()))
         urgent = await self._read(Lane.URGENT, limit)
         if urgent and not urgent[0].row.number:
             return Lane.URGENT, urgent
@@ -84,34 +101,78 @@ class Forwarder:
         return batch
 
     async def _hand_over(self, lane: Lane, batch: Sequence[Stored]) -> None:
+        """Deliver what is wanted of a batch and move the cursor past what was taken, however it ends."""
+        wanted = await self._render([stored for stored in batch if self._filter.takes_row(stored)])
+        sent_us = clock.now_us()
+        try:
+            if wanted:
+                await self._output.deliver(wanted)
+        except DeliveryError as error:
+            self._passed(lane, batch, wanted, error.taken, sent_us)
+            if not isinstance(error, EventRefused):
+                raise
+            await self._refused(lane, wanted[error.taken], error)
+        else:
+            self._passed(lane, batch, wanted, len(wanted), sent_us)
+
+    async def _render(self, batch: Sequence[Stored]) -> list[OutEvent]:
+        assert self.accounts is not None
         wanted: list[OutEvent] = []
         for number, stored in enumerate(batch, 1):
-            if self._wants(stored):
-                assert self.accounts is not None
-                event = render_or_tell(stored, self.accounts)
-                if not self._accounts_wanted or (event.account or "").upper() in self._accounts_wanted:
-                    wanted.append(event)
+            event = render_or_tell(stored, self.accounts)
+            if self._filter.takes(event):
+                wanted.append(event)
             if number % _RENDERED_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        if wanted:
-            await self._output.deliver(wanted)
-            self._telemetry.handed_over(self._settings.name, len(wanted))
-        cursor = self.cursors[lane]
-        cursor.advance(batch[-1].position, len(batch))
-        self._journal.save(cursor)
+        return wanted
 
-    def _wants(self, stored: Stored) -> bool:
-        settings = self._settings
-        if stored.row.kind != Kind.SIGNAL:
-            return settings.troubles
-        return stored.row.priority <= settings.min_priority and stored.lane.word in settings.lanes
+    def _passed(self, lane: Lane, batch: Sequence[Stored], wanted: Sequence[OutEvent], taken: int, sent_us: int) -> None:
+        """Move the cursor past the first ``taken`` wanted events, and what the filter left out before the next one."""
+        end = batch[-1].position if taken == len(wanted) else wanted[taken].stored.position - 1
+        count = sum(stored.position <= end for stored in batch)
+        if not count:
+            return
+        cursor, now_us, name = self.cursors[lane], clock.now_us(), self._settings.name
+        span = Span(name, lane.value, cursor.position + 1, end, sent_us, now_us)
+        last = self._spans.get(lane)
+        if last is not None and last.last == cursor.position and now_us - last.sent_us < SPAN_US:
+            span = span._replace(first=last.first, sent_us=last.sent_us)
+        self._spans[lane] = span
+        cursor.advance(end, count)
+        self._journal.save(cursor, span)
+        waited = [(now_us - event.stored.row.received_us) / clock.SECOND_US for event in wanted[:taken]]
+        self._telemetry.handed_over(name, lane.word, waited)
+
+    async def _refused(self, lane: Lane, event: OutEvent, error: EventRefused) -> None:
+        """Try again later or, when that was tried often enough, go on without the event."""
+        if not await self.dead_letters.take(event, error):
+            raise error
+        self.cursors[lane].advance(event.stored.position, 1)
+
+    async def _send_letters_again(self) -> None:
+        """Hand over dead letters that somebody wants to go out again; a failure leaves them for later."""
+        letters = await asyncio.to_thread(self._reader.wanted_letters, self._settings.name, _AFTER_A_FAILURE)
+        events = await self._render([stored for _, stored in letters])
+        if not events:
+            self.dead_letters.wanted = False
+            return
+        try:
+            await self._output.deliver(events)
+        except DeliveryError as error:
+            await self.dead_letters.settle(events[: error.taken], events[error.taken], error)
+            if not isinstance(error, EventRefused):
+                raise
+        else:
+            await self.dead_letters.settle(events)
+        self.wake()
 
     async def _wait_after(self, error: DeliveryError | JournalUnavailable) -> None:
         """Back off, longer each time, with jitter, so that outputs of many receivers do not return at once."""
         self._failures += 1
         ceiling = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** min(self._failures, 12))
         seconds = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret
-        self._telemetry.delivery_failed(self._settings.name, str(error), seconds)
+        if not isinstance(error, EventRefused):  # that was told already
+            self._telemetry.delivery_failed(self._settings.name, str(error), seconds)
         await asyncio.sleep(seconds)
 
     def oldest_seconds(self, lane: Lane) -> float:

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from receiver.config import JsonlSettings
 from receiver.errors import DeliveryError
 from receiver.events import OutEvent
+from receiver.outputs.contract import Surroundings
 
 _STANDARD_OUTPUT = "-"
 
@@ -26,7 +27,7 @@ class JsonlOutput:
 
     batch_limit = 200
 
-    def __init__(self, settings: JsonlSettings) -> None:
+    def __init__(self, settings: JsonlSettings, _surroundings: Surroundings) -> None:
         self._path = settings.path
         self._file: int | None = None
         self._replaced = False
@@ -36,6 +37,9 @@ class JsonlOutput:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+
+    async def run(self) -> None:
+        """Nothing stands beside the deliveries."""
 
     async def deliver(self, events: Sequence[OutEvent]) -> None:
         """Append the events, one line each.

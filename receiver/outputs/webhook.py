@@ -15,6 +15,7 @@ from receiver import __version__
 from receiver.config import WebhookSettings
 from receiver.errors import DeliveryError
 from receiver.events import OutEvent
+from receiver.outputs.contract import Surroundings
 
 _ONE = "application/cloudevents+json"
 _BATCH = "application/cloudevents-batch+json"
@@ -23,11 +24,14 @@ _BATCH = "application/cloudevents-batch+json"
 class WebhookOutput:
     """Posts events to one address."""
 
-    def __init__(self, settings: WebhookSettings) -> None:
+    def __init__(self, settings: WebhookSettings, _surroundings: Surroundings) -> None:
         self.batch_limit = settings.batch
         self._settings = settings
         self._place = place(settings.url.text)
         self._session: aiohttp.ClientSession | None = None
+
+    async def run(self) -> None:
+        """Nothing stands beside the deliveries."""
 
     async def deliver(self, events: Sequence[OutEvent]) -> None:
         """Post the events in one request.

@@ -1,0 +1,32 @@
+"""Which events an output is handed: by kind, lane and priority from the stored row, by the rest once it is written out."""
+
+from receiver.config import OutputSettings
+from receiver.events import OutEvent
+from receiver.journal import Kind, Stored
+
+
+class Filter:
+    """The filter settings of one output."""
+
+    def __init__(self, settings: OutputSettings) -> None:
+        self._settings = settings
+        self._accounts = {account.upper() for account in settings.accounts}
+        self._sites = set(settings.sites)
+        self._categories = set(settings.categories)
+        self._paths = settings.paths == "send" or (settings.troubles and settings.paths != "omit")
+
+    def takes_row(self, stored: Stored) -> bool:
+        """Tell whether the stored row may be wanted; cheap, and asked before the event is written out."""
+        row, settings = stored.row, self._settings
+        if row.kind == Kind.SIGNAL:
+            return row.priority <= settings.min_priority and stored.lane.word in settings.lanes
+        return self._paths if row.kind == Kind.PATH else settings.troubles
+
+    def takes(self, event: OutEvent) -> bool:
+        """Tell whether an event that ``takes_row`` let through is wanted."""
+        if self._accounts and (event.account or "").upper() not in self._accounts:
+            return False
+        if self._sites and event.entry.site not in self._sites:
+            return False
+        is_signal = event.stored.row.kind == Kind.SIGNAL
+        return not (self._categories and is_signal and event.cloud_event["data"].get("category") not in self._categories)
