@@ -15,6 +15,9 @@ REASONS = {
     "unknown-token": "a message in a format that is in no table of the standards",
     "journal-damaged": "a stored event that cannot be read again; its bytes stand in raw",
     "dead-letter": "an output's target refused an event for good; it lies in the output's dead letters",
+    "automation-lost": "an output's automation software does not answer; events wait for it",
+    "automation-restored": "an output's automation software answers again",
+    "does-not-fit": "an account or number had no room in an automation format and went out cut",
     "paths-lost": "many paths were lost at once; the count stands for them",
 }
 _WINDOW_US = 60 * SECOND_US

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from receiver.config.automation import AUTOMATION_TYPES
 from receiver.config.settings import JsonlSettings, OutputSettings, Secret, setting
 
 _ADDRESS = re.compile(r"https?://[^\s/]+\S*")
@@ -24,4 +25,4 @@ class WebhookSettings(OutputSettings):
         return ["url is missing or is no address; a webhook needs an http or https address"]
 
 
-OUTPUT_TYPES: dict[str, type[OutputSettings]] = {"jsonl": JsonlSettings, "webhook": WebhookSettings}
+OUTPUT_TYPES: dict[str, type[OutputSettings]] = {"jsonl": JsonlSettings, "webhook": WebhookSettings} | AUTOMATION_TYPES

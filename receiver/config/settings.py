@@ -29,6 +29,14 @@ RULES: dict[str, tuple[re.Pattern[str] | tuple[float, float], str]] = {
     "seconds": ((0.1, 10**8), "a number of seconds, 0.1 or more"),
     "days": ((0.01, 36500), "a number of days, 0.01 or more"),
     "count": ((0, 2**40), "0 or more"),
+    "hex1": (re.compile(r"[0-9A-F]"), "one hex digit, capitals"),
+    "hex2": (re.compile(r"[0-9A-F]{2}"), "two hex digits, capitals"),
+    "hex6_or_empty": (re.compile(r"[0-9A-Fa-f]{0,6}"), "1 to 6 hex digits, or empty"),
+    "surgard_line": (re.compile(r"[0-9A-F]|[0-9A-F]{3}|[0-9A-F]{7}"), "1, 3 or 7 hex digits, capitals"),
+    "account4": (re.compile(r"[0-9A-F]{4}"), "four hex digits, capitals"),
+    "account_or_empty": (re.compile(r"|[0-9A-Fa-f]{3,16}"), "3 to 16 hex digits, or empty"),
+    "sia_digits": ((4, 16), "4 to 16"),
+    "pause": ((0, 10**8), "a number of seconds, or 0"),
     "priority": ((1, 9), "a priority, 1 (act now) to 9 (log only)"),
 }
 
