@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 Clock = Callable[[], int]
 SECOND_US = 1_000_000
@@ -20,9 +21,10 @@ monotonic = time.monotonic
 def to_text(moment_us: int) -> str:
     """Write a moment as ``2026-11-23T10:01:03.123456Z``."""
     seconds, micros = divmod(moment_us, SECOND_US)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
+    return f"{seconds_to_text(seconds)[:-1]}.{micros:06d}Z"
 
 
+@lru_cache(maxsize=256)  # moments come in floods of the same second
 def seconds_to_text(seconds: int) -> str:
     """Write whole seconds since 1970-01-01 UTC as ``2026-11-23T10:01:02Z``."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import orjson
+
 from protocols import dc09
 from protocols.errors import ProtocolError
 from receiver import clock, payloads
@@ -29,9 +31,14 @@ class OutEvent(NamedTuple):
     cloud_event: Mapping[str, Any]
     entry: Account
 
+    @property
+    def event_id(self) -> str:
+        """The event's stable id."""
+        return str(self.cloud_event["id"])
+
     def to_json(self) -> bytes:
         """Return the CloudEvents object as one line of JSON, without its newline."""
-        return json.dumps(self.cloud_event, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        return orjson.dumps(self.cloud_event)
 
 
 def render(stored: Stored, accounts: Accounts) -> OutEvent:

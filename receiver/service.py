@@ -148,6 +148,7 @@ class Service:
         pipeline, home = self._pipeline, self._home()
         return Surroundings(
             self._settings.receiver.number,
+            self._settings.receiver.data_dir,
             self._telemetry,
             lambda trouble: pipeline.raise_trouble(trouble, home, clock.now_us()),
             lambda trouble: pipeline.tell_trouble(trouble, home, clock.now_us()),

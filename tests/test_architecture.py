@@ -29,6 +29,13 @@ HOMES = {
     "prometheus_client": {"receiver/telemetry.py"},
     "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options", "outputs")},
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},
+    "orjson": {"receiver/events.py"},
+    "nats": {"receiver/outputs/nats.py"},
+    "redis": {"receiver/outputs/redis.py"},
+    "aio_pika": {"receiver/outputs/amqp.py"},
+    "aiomqtt": {"receiver/outputs/mqtt.py"},
+    "asyncpg": {"receiver/outputs/postgresql.py"},
+    "confluent_kafka": {"receiver/outputs/kafka.py"},
     "uvloop": {"receiver/cli/__init__.py"},
     "sqlite3": {f"receiver/journal/{name}.py" for name in ("deliveries", "reader", "store", "writer")},
 }

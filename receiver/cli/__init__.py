@@ -19,6 +19,7 @@ from receiver import __version__, clock, panel, process
 from receiver.cli.accounts import accounts_group
 from receiver.cli.journal import journal
 from receiver.cli.options import CONFIG, fail, load, parse_key
+from receiver.cli.outputs import outputs_group
 from receiver.errors import ConfigError
 from receiver.explain import explain
 
@@ -66,11 +67,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
     """Check a configuration and its account register; exit 2 and every mistake, or 0 and a summary."""
+    from receiver import outputs
     from receiver.service import load_accounts
 
     settings = load(file)
     try:
         found = load_accounts(settings)
+        for output in settings.outputs:
+            outputs.check(output)
     except ConfigError as error:
         fail(*error.mistakes)
     supervised = len(found.supervised())
@@ -224,3 +228,4 @@ def _summarise(answers: list[panel.Answer]) -> None:
 
 main.add_command(journal)
 main.add_command(accounts_group)
+main.add_command(outputs_group)

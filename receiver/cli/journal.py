@@ -1,15 +1,18 @@
 """``journal show · export · verify``: reading the journal, also of a stopped receiver."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from protocols.errors import ProtocolError
-from receiver import accounts, clock
+from receiver import accounts, clock, config
 from receiver.cli.options import CONFIG, accounts_of, reader
 from receiver.events import render, render_or_tell
+from receiver.journal import TAKEN, WANTED, Letter, Reader, Stored
+from receiver.outputs.filters import Filter
 
 
 @click.group()
@@ -22,7 +25,7 @@ def journal() -> None:
 @click.option("--last", default=20, show_default=True, type=click.IntRange(1), help="How many.")
 @click.option("--refused", is_flag=True, help="The refusals log: refused frames with reason and raw bytes.")
 def journal_show(config_file: Path | None, last: int, refused: bool) -> None:
-    """Show the newest events, or refused frames, one a line, oldest first."""
+    """Show the newest events, oldest first, with what became of each at the outputs; or refused frames."""
     settings, stored_events = reader(config_file)
     if refused:
         for refusal in stored_events.refusals(last):
@@ -36,8 +39,40 @@ def journal_show(config_file: Path | None, last: int, refused: bool) -> None:
         event = render_or_tell(stored, register).cloud_event
         line = _one_line(stored.position, dict(event))
         click.echo(line if line.isprintable() else ascii(line)[1:-1])
+        for told in _at_outputs(settings, stored_events, register, stored):
+            click.echo(told if told.isprintable() else ascii(told)[1:-1])
     for (output, lane), position in sorted(stored_events.cursors().items()):
         click.echo(f"output {output}, {lane.word} lane: handed over up to position {position}")
+
+
+def _at_outputs(settings: config.Settings, journal: Reader, register: accounts.Accounts, stored: Stored) -> Iterator[str]:
+    """Tell what became of an event at each configured output."""
+    cursors = journal.cursors()
+    for output in settings.outputs:
+        wanted = Filter(output)
+        if not (wanted.takes_row(stored) and wanted.takes(render_or_tell(stored, register))):
+            yield f"{'':>10}{output.name}: left out by its filter"
+            continue
+        letters = journal.letters(output.name, stored.position)
+        if letters:
+            yield f"{'':>10}{output.name}: {_fate(letters[0][0])}"
+            continue
+        span = journal.span(output.name, stored)
+        if span is not None:
+            times = f"sent {clock.to_text(span.sent_us)}, confirmed {clock.to_text(span.confirmed_us)}"
+            yield f"{'':>10}{output.name}: {times}"
+        elif cursors.get((output.name, stored.lane), stored.position - 1) < stored.position:
+            yield f"{'':>10}{output.name}: waits"
+        else:
+            yield f"{'':>10}{output.name}: before its time, or too long ago to tell"
+
+
+def _fate(letter: Letter) -> str:
+    """Tell in words what became of a dead letter."""
+    if letter.state == TAKEN:
+        return f"refused at first, confirmed {clock.to_text(letter.taken_us or 0)}: {letter.text}"
+    waits = ", goes out again" if letter.state == WANTED else ""
+    return f"REFUSED {clock.to_text(letter.refused_us)} after {letter.tries} tries{waits}: {letter.text}"
 
 
 def _printable(raw: bytes) -> str:

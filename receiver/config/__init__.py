@@ -5,7 +5,19 @@ Each setting can also be given as an environment variable: ``[http] port`` is ``
 listener is ``DC09_LISTENERS_0_PORT``. A secret may be written as ``${NAME}``, or as ``…_file = "path"``.
 """
 
-from receiver.config.outputs import OUTPUT_TYPES, WebhookSettings
+from receiver.config.outputs import (
+    OUTPUT_TYPES,
+    TEMPLATE_FIELDS,
+    AmqpSettings,
+    BusSettings,
+    KafkaSettings,
+    MqttSettings,
+    NatsSettings,
+    PostgresqlSettings,
+    RedisSettings,
+    SyslogSettings,
+    WebhookSettings,
+)
 from receiver.config.reader import load, resolve_secret
 from receiver.config.settings import (
     RULES,
@@ -27,17 +39,26 @@ __all__ = [
     "OUTPUT_TYPES",
     "RULES",
     "SECTIONS",
+    "TEMPLATE_FIELDS",
     "AccountsSettings",
+    "AmqpSettings",
+    "BusSettings",
     "ClockSettings",
     "HttpSettings",
     "JournalSettings",
     "JsonlSettings",
+    "KafkaSettings",
     "ListenerSettings",
     "LogSettings",
+    "MqttSettings",
+    "NatsSettings",
     "OutputSettings",
+    "PostgresqlSettings",
     "ReceiverSettings",
+    "RedisSettings",
     "Secret",
     "Settings",
+    "SyslogSettings",
     "WebhookSettings",
     "load",
     "resolve_secret",

@@ -38,6 +38,7 @@ RULES: dict[str, tuple[re.Pattern[str] | tuple[float, float], str]] = {
     "sia_digits": ((4, 16), "4 to 16"),
     "pause": ((0, 10**8), "a number of seconds, or 0"),
     "priority": ((1, 9), "a priority, 1 (act now) to 9 (log only)"),
+    "facility": ((0, 23), "a facility, 0 to 23"),
 }
 
 

@@ -20,6 +20,7 @@ CLASSES = {
     "ademco685": "build",
     "dc07": "build",
     "dc09": "Dc09Output",
+    "nats": "NatsOutput",
 }
 """What makes each type's output, a class or a function; it stands in the module ``receiver.outputs.<type>``."""
 _EXTRAS = {"nats": "nats", "confluent_kafka": "kafka", "aiomqtt": "mqtt", "paho": "mqtt", "redis": "redis"}

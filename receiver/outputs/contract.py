@@ -6,6 +6,7 @@ more urgent event may have come.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from receiver.events import OutEvent
@@ -46,6 +47,7 @@ class Surroundings(NamedTuple):
     """What an output may use of the receiver around it."""
 
     receiver_number: str
+    data_dir: Path
     telemetry: Telemetry
     raise_trouble: Callable[[Trouble], None]
     """Stores and logs a trouble; its like are counted together for a minute."""

@@ -6,6 +6,7 @@ event that the other side refuses while it takes others becomes a dead letter af
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from receiver.config import OutputSettings
 from receiver.errors import DeliveryError, EventRefused, JournalUnavailable
 from receiver.events import OutEvent, render_or_tell
 from receiver.journal import SPAN_US, Cursor, Journal, Lane, Reader, Span, Stored
+from receiver.outputs import orders
 from receiver.outputs.contract import Output, Surroundings
 from receiver.outputs.deadletters import DeadLetters
 from receiver.outputs.filters import Filter
@@ -23,7 +25,9 @@ _READ_AT_ONCE = 500
 _AFTER_A_FAILURE = 20
 _RENDERED_AT_ONCE = 10  # then the loop may answer a panel
 _FIRST_RETRY_SECONDS = 0.1
-_LONGEST_RETRY_SECONDS = 5.0  # a duress may come while we wait
+_ORDERS_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 5.0
+_URGENT_RETRY_SECONDS = 1.0  # the longest while something urgent waits
 
 
 class Forwarder:
@@ -40,6 +44,7 @@ class Forwarder:
         self._filter = Filter(settings)
         self._stored = asyncio.Event()
         self._stored.set()
+        self._data_dir = surroundings.data_dir
         self._failures = 0
         self._oldest_us: dict[Lane, int | None] = dict.fromkeys(Lane)
         self._spans: dict[Lane, Span] = {}
@@ -53,7 +58,18 @@ class Forwarder:
         self.accounts = accounts
         async with asyncio.TaskGroup() as standing:
             standing.create_task(self._output.run())
+            standing.create_task(self._attend())
             await self._follow()
+
+    async def _attend(self) -> None:
+        """Look each second whether a command wants dead letters to go out again."""
+        while True:
+            for file, positions in orders.waiting(self._data_dir, self._settings.name):
+                with contextlib.suppress(JournalUnavailable):  # then the order stays
+                    await self.dead_letters.recall(positions)
+                    file.unlink(missing_ok=True)
+                    self._stored.set()
+            await asyncio.sleep(_ORDERS_SECONDS)
 
     async def _follow(self) -> None:
         while True:
@@ -70,10 +86,6 @@ class Forwarder:
                 continue
             await self._stored.wait()
             self._stored.clear()
-
-    def wake(self) -> None:
-        """Look again whether there is something to do."""
-        self._stored.set()
 
     async def _next_batch(self) -> tuple[Lane, list[Stored]]:
         """Return the next events of the most urgent lane that has any.
@@ -151,7 +163,8 @@ class Forwarder:
 
     async def _send_letters_again(self) -> None:
         """Hand over dead letters that somebody wants to go out again; a failure leaves them for later."""
-        letters = await asyncio.to_thread(self._reader.wanted_letters, self._settings.name, _AFTER_A_FAILURE)
+        limit = min(_AFTER_A_FAILURE, self._output.batch_limit)
+        letters = await asyncio.to_thread(self._reader.wanted_letters, self._settings.name, limit)
         events = await self._render([stored for _, stored in letters])
         if not events:
             self.dead_letters.wanted = False
@@ -164,7 +177,7 @@ class Forwarder:
                 raise
         else:
             await self.dead_letters.settle(events)
-        self.wake()
+        self._stored.set()  # there may be more
 
     async def _wait_after(self, error: DeliveryError | JournalUnavailable) -> None:
         """Back off, longer each time, with jitter, so that outputs of many receivers do not return at once."""
@@ -173,7 +186,11 @@ class Forwarder:
         seconds = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret
         if not isinstance(error, EventRefused):  # that was told already
             self._telemetry.delivery_failed(self._settings.name, str(error), seconds)
-        await asyncio.sleep(seconds)
+        while seconds > 0:
+            await asyncio.sleep(min(seconds, _URGENT_RETRY_SECONDS))
+            seconds -= _URGENT_RETRY_SECONDS
+            if self.cursors[Lane.URGENT].waiting:
+                return
 
     def oldest_seconds(self, lane: Lane) -> float:
         """Return how long the oldest event not handed over has waited, 0 when none waits."""

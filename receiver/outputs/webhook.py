@@ -1,6 +1,7 @@
 """``webhook``: HTTP POST of CloudEvents, structured JSON mode, one event or a batch a request.
 
-The other side has taken an event when it answers 2xx; anything else is tried again, with the same ids. With a ``secret``
+The other side has taken an event when it answers 2xx; 400, 413, 415 and 422 refuse it, and after ``max_tries`` it is a dead
+letter; anything else is an outage and tried again for as long as it takes, with the same ids. With a ``secret``
 each request bears ``X-DC09-Signature: sha256=<hex>``, the HMAC-SHA256 of the body as sent.
 """
 
@@ -13,11 +14,13 @@ import aiohttp
 
 from receiver import __version__
 from receiver.config import WebhookSettings
-from receiver.errors import DeliveryError
+from receiver.errors import DeliveryError, EventRefused
 from receiver.events import OutEvent
 from receiver.outputs.contract import Surroundings
 
 _ONE = "application/cloudevents+json"
+_REFUSED = frozenset((400, 413, 415, 422))
+"""Answers about what the request holds; any other concerns the server, our access or our address: an outage."""
 _BATCH = "application/cloudevents-batch+json"
 
 
@@ -34,11 +37,25 @@ class WebhookOutput:
         """Nothing stands beside the deliveries."""
 
     async def deliver(self, events: Sequence[OutEvent]) -> None:
-        """Post the events in one request.
+        """Post the events in one request; when that is refused, one by one to find which.
 
         Raises:
             DeliveryError: no answer, or one that is not 2xx.
+            EventRefused: the answer says that the event itself cannot be taken.
         """
+        try:
+            await self._post(events)
+        except EventRefused:
+            if len(events) == 1:
+                raise
+            for taken, event in enumerate(events):
+                try:
+                    await self._post([event])
+                except DeliveryError as error:
+                    error.taken = taken
+                    raise
+
+    async def _post(self, events: Sequence[OutEvent]) -> None:
         if self._settings.batch == 1:
             body, kind = events[0].to_json(), _ONE
         else:
@@ -50,13 +67,18 @@ class WebhookOutput:
             async with self._session.post(
                 self._settings.url.text, data=body, headers=self._headers(body, kind), allow_redirects=False
             ) as answer:
-                if not 200 <= answer.status < 300:
-                    raise DeliveryError(f"{self._place} answered {answer.status}")
+                self._judge(answer.status)
         except TimeoutError:
             raise DeliveryError(f"{self._place} did not answer in {self._settings.timeout_seconds:g} s") from None
         except aiohttp.ClientError as error:
             why = error.strerror if isinstance(error, aiohttp.ClientOSError) and error.strerror else type(error).__name__
             raise DeliveryError(f"{self._place}: {why}") from None  # the library's own text may hold the whole address
+
+    def _judge(self, status: int) -> None:
+        if status in _REFUSED:
+            raise EventRefused(f"{self._place} answered {status}")
+        if not 200 <= status < 300:
+            raise DeliveryError(f"{self._place} answered {status}")
 
     def _headers(self, body: bytes, kind: str) -> dict[str, str]:
         headers = {"Content-Type": f"{kind}; charset=utf-8", "User-Agent": f"dc09-receiver/{__version__}"}

@@ -35,9 +35,10 @@ class Hook:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 time.sleep(hook.delay_seconds)
-                if hook.answer < 300:
+                answer = hook.judge(body)
+                if answer < 300:
                     hook.requests.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                self.send_response(hook.answer)
+                self.send_response(answer)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -46,6 +47,9 @@ class Hook:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def judge(self, _body: bytes) -> int:
+        return self.answer
 
     def stop(self) -> None:
         if self._server is not None:

@@ -1,0 +1,24 @@
+"""TLS as every output that speaks to a server does it: certificate and name are checked, TLS 1.2 or newer."""
+
+import ssl
+
+from receiver.config import BusSettings
+from receiver.errors import ConfigError
+
+
+def context(settings: BusSettings) -> ssl.SSLContext | None:
+    """Return what connections are made with, None when they are to be in clear.
+
+    Raises:
+        ConfigError: a certificate or a key cannot be read.
+    """
+    if not settings.tls:
+        return None
+    try:
+        made = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        if settings.cert_file is not None:
+            made.load_cert_chain(settings.cert_file, settings.key_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"output {settings.name}: ca_file, cert_file or key_file cannot be used: {error}") from None
+    return made
