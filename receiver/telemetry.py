@@ -283,20 +283,7 @@ class Telemetry(Collector):
             "receiver_duplicates", "Repeats acknowledged again without a second signal", self.duplicates
         )
         yield CounterMetricFamily("receiver_link_tests", "NULL messages acknowledged", self.link_tests)
-        delivered = CounterMetricFamily("receiver_output_delivered", "Events handed over, by output", labels=["output"])
-        yield _filled(delivered, (((name,), count) for name, count in self.delivered.items()))
-        failures = CounterMetricFamily("receiver_output_failures", "Attempts to hand over that failed", labels=["output"])
-        yield _filled(failures, (((name,), count) for name, count in self.delivery_failures.items()))
-        converted = CounterMetricFamily(
-            "receiver_output_converted", "Events handed over in another format than they came in", labels=["output"]
-        )
-        yield _filled(converted, (((name,), count) for name, count in self.converted.items()))
-        waited = HistogramMetricFamily(
-            "receiver_output_delivery_seconds", "From received to confirmed by the output", labels=["output", "lane"]
-        )
-        for (name, lane), histogram in self.delivery_seconds.items():
-            histogram.add_to(waited, (name, lane))
-        yield waited
+        yield from self._collect_outputs()
         closed = CounterMetricFamily(
             "receiver_connections_closed", "Connections closed by a limit or time-out", labels=["reason"]
         )
@@ -311,6 +298,22 @@ class Telemetry(Collector):
                 yield _filled(CounterMetricFamily(name.removesuffix("_total"), help_text, labels=labels), read())
             else:
                 yield _filled(GaugeMetricFamily(name, help_text, labels=labels), read())
+
+    def _collect_outputs(self) -> Iterator[Metric]:
+        delivered = CounterMetricFamily("receiver_output_delivered", "Events handed over, by output", labels=["output"])
+        yield _filled(delivered, (((name,), count) for name, count in self.delivered.items()))
+        failures = CounterMetricFamily("receiver_output_failures", "Attempts to hand over that failed", labels=["output"])
+        yield _filled(failures, (((name,), count) for name, count in self.delivery_failures.items()))
+        converted = CounterMetricFamily(
+            "receiver_output_converted", "Events handed over in another format than they came in", labels=["output"]
+        )
+        yield _filled(converted, (((name,), count) for name, count in self.converted.items()))
+        waited = HistogramMetricFamily(
+            "receiver_output_delivery_seconds", "From received to confirmed by the output", labels=["output", "lane"]
+        )
+        for (name, lane), histogram in self.delivery_seconds.items():
+            histogram.add_to(waited, (name, lane))
+        yield waited
 
     def scrape(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

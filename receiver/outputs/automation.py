@@ -122,7 +122,7 @@ class AutomationOutput:
 
 def number_of(position: int) -> str:
     """Return the sequence of the frame that tells of the event at a position: the same each time it goes out."""
-    return f"{position % 9999 + 1:04d}"
+    return f"{(position - 1) % 9999 + 1:04d}"
 
 
 def read_bytes(data: bytes) -> list[tuple[Answer, str | None]]:

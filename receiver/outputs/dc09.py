@@ -29,7 +29,6 @@ from receiver.outputs.translation import tell
 _LINK_TEST_SEQUENCE = "0000"
 _KEY_EXCHANGE = "K"  # carries an encryption key: ours are not told to another receiver
 _OCCURRED_AT = "H"
-_LAST_SEQUENCE = 9999
 _REMEMBERED = 100_000
 """Messages whose sequence is remembered, about 100 bytes each: none that looks alike may bear it within the other receiver's
 window for repeats, or it would be acknowledged and dropped there. Enough for ten minutes at 160 messages a second."""
@@ -126,7 +125,7 @@ class Dc09Output:
         """Return the sequence of a message: its place in the journal, or the next that none which looks alike bears."""
         sequence = number_of(place)
         while self._sequences.setdefault(hash((content, sequence)), place) != place:
-            sequence = number_of(int(sequence) % _LAST_SEQUENCE)
+            sequence = number_of(int(sequence) + 1)
         if len(self._sequences) > _REMEMBERED:
             del self._sequences[next(iter(self._sequences))]
         return sequence

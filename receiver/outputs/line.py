@@ -20,7 +20,7 @@ from receiver.troubles import Trouble
 
 Reader = Callable[[bytes], Sequence[tuple[Answer, str | None]]]
 """Takes what one connection received and returns the answers in it, each with its number."""
-_CHOOSE_SECONDS = 10.0  # an event in hand waits so long for a connection; then the choice between events is made anew
+_CHOOSE_SECONDS = 5.0  # an event in hand waits so long for a connection; then the choice between events is made anew
 _WATCH_SECONDS = 0.25
 _CONNECT_SECONDS = 10.0
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.25, 5.0
@@ -124,7 +124,7 @@ class Line:
     def _state(self) -> str:
         if not self._connections:
             return self._why
-        return f"{self.settings.tries} tries without an answer from " + ", ".join(c.peer for c in self._connections)
+        return "; ".join(f"{connection.peer} {connection.session.why}" for connection in self._connections)
 
     # -- deliveries -----------------------------------------------------------------------------------------------
 

@@ -78,6 +78,7 @@ class Session:
         self._suspect: Said | None = None  # it ended in a failure just now
         self._doubted: Said | None = None  # it did, and then a heartbeat was acknowledged: not the link's fault
         self.failed = False
+        self.why = "has not answered yet"
         self.deadline = math.inf
         self._rest(now)
 
@@ -108,7 +109,7 @@ class Session:
             return self._acknowledged(current, now)
         if answer is Answer.NAK and self._tries < self._limit():
             return self._say(current, now)
-        return self._give_up(now, answered=answer is not Answer.NOT_NOW)
+        return self._give_up(now, answered=answer is not Answer.NOT_NOW, refuses_all=answer is Answer.NOT_NOW)
 
     def wake(self, now: float) -> Step:
         """Act on the time, if it is time."""
@@ -174,7 +175,7 @@ class Session:
         self._rest(now)
         return Step(outcome=Outcome.TAKEN) if self._is_event else _NOTHING
 
-    def _give_up(self, now: float, answered: bool) -> Step:
+    def _give_up(self, now: float, answered: bool, refuses_all: bool = False) -> Step:
         """The tries are used up: of an event that was answered, it is refused; else the link has failed."""
         current, self._current = self._current, None
         if self._is_event and answered:
@@ -188,6 +189,7 @@ class Session:
             self._suspect = None
         self._doubted = None
         was_failed, self.failed = self.failed, True
+        self.why = "takes nothing now: compare the clocks" if refuses_all else f"gave no ACK in {self._timing.tries} tries"
         if was_failed or self._heartbeat is None:
             self._rest(now)
             if self._heartbeat is not None:  # they keep their interval

@@ -1,0 +1,159 @@
+"""The output dc09: from one receiver to another, both real, and to a socket that shows the very bytes."""
+
+import random
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from protocols import dc09
+from receiver import clock
+from tests.wire.automation import Automation
+from tests.wire.running import KEY, KEYED, PLAIN, SECRET, Running, frame, free_port, wait_until
+
+EVENTS = '[[outputs]]\nname = "events"\ntype = "jsonl"\npath = "events.jsonl"\n'
+FAST = "ack_seconds = 0.3\nheartbeat_seconds = 0.6"
+OTHER_KEY = "FFEEDDCCBBAA99887766554433221100"
+
+
+def relay(port: int, more: str = FAST) -> str:
+    return f'[[outputs]]\nname = "relay"\ntype = "dc09"\nhost = "127.0.0.1"\nport = {port}\n{more}\n' + EVENTS
+
+
+def backlog(running: Running) -> float:
+    return running.metric("receiver_output_backlog", 'output="relay"')
+
+
+def told(running: Running) -> list[tuple[Any, ...]]:
+    """What a receiver says happened, without what differs from receiver to receiver."""
+    names = ("account", "token", "event_code", "qualifier", "partition", "zone", "user", "text", "panel_line")
+    return [tuple(event["data"][name] for name in names) for event in running.events()]
+
+
+def test_signals_reach_another_receiver_in_frames_of_our_own_with_our_key(tmp_path: Path) -> None:
+    accounts = f"account,key\n{PLAIN},{OTHER_KEY}\n{KEYED},{OTHER_KEY}\n0000,{OTHER_KEY}\n"
+    with Running(tmp_path / "other", accounts=accounts) as other:
+        more = FAST + f'\nkey = "{OTHER_KEY}"\nlink_test_account = "0000"'
+        with Running(tmp_path / "own", outputs=relay(other.port, more)) as own:
+            now = clock.now_us() // clock.SECOND_US
+            address = dc09.Address("7", "3", PLAIN)
+            sia = dc09.encode("SIA-DCS", "0042", address, f"#{PLAIN}|Nri1/OP3/BA7^Hall^".encode(), (("V", b"a,b"),), now)
+            own.tcp(frame("0001"), sia, replies=2)
+            own.tcp(frame("0002", "1121 01 005", KEYED, KEY))
+            wait_until(lambda: len(other.events()) == 4)
+            assert sorted(told(other)) == sorted(told(own))
+            events = {event["data"]["event_code"]: event["data"] for event in other.events()}
+            assert all(data["encrypted"] for data in events.values())
+            assert events["121"]["duress"] is True
+            assert events["BA"]["extended"]["links"] == ["a", "b"]
+            assert events["BA"]["extended"]["occurred_at"] == clock.seconds_to_text(now)
+            assert events["BA"]["panel_receiver_number"] == "7"
+            assert other.metric("receiver_frames_total", 'answer="ack"') >= 3
+            wait_until(lambda: other.metric("receiver_link_tests_total") >= 2)
+            assert other.metric("receiver_duplicates_total") == 0
+
+
+def test_nothing_is_lost_and_nothing_comes_twice_over_kills_of_both_receivers(tmp_path: Path) -> None:
+    rng, sent = random.Random(7), 0
+    accounts = f"account\n{PLAIN}\n0000\n"
+    more = FAST + '\nlink_test_account = "0000"'
+    with Running(tmp_path / "other", accounts=accounts) as other:
+        with Running(tmp_path / "own", outputs=relay(other.port, more)) as own:
+            for kill in range(4):
+                frames = [frame(f"{n:04d}", f"1130 {n // 1000:02d} {n % 1000:03d}") for n in range(sent + 1, sent + 31)]
+                own.tcp(*frames, replies=30)
+                sent += 30
+                time.sleep(rng.random() * 0.05)
+                killed = (own, other)[kill % 2]
+                killed.kill()
+                killed.start()
+            wait_until(lambda: backlog(own) == 0, 30)
+        numbers = [int(event["data"]["partition"] + event["data"]["zone"]) for event in other.export()]
+    assert numbers == list(range(1, sent + 1))
+
+
+def test_an_account_the_other_receiver_refuses_with_silence_holds_up_no_other(tmp_path: Path) -> None:
+    more = FAST + '\nlink_test_account = "0000"\nmax_tries = 2\ntroubles = false'
+    other = Running(tmp_path / "other", accounts=f"account\n{PLAIN}\n0000\n")
+    own = Running(tmp_path / "own", outputs=relay(other.port, more), accounts=f"account\n{PLAIN}\n9999\n")
+    with other, own:
+        own.tcp(frame("0001", account="9999"), frame("0002", "1131 01 002"), replies=2)
+        wait_until(lambda: len(other.events()) == 1, 30)
+        assert own.metric("receiver_output_dead_letters", 'output="relay"') == 1
+
+
+def test_an_outage_of_the_other_receiver_makes_no_dead_letters_and_a_duress_goes_first_after_it(tmp_path: Path) -> None:
+    more = FAST + '\nlink_test_account = "0000"\nmax_tries = 1\ntroubles = false'
+    other = Running(tmp_path / "other", accounts=f"account\n{PLAIN}\n0000\n")
+    with Running(tmp_path / "own", outputs=relay(other.port, more)) as own:
+        own.tcp(*[frame(f"{n:04d}", f"1130 00 {n:03d}") for n in range(1, 101)], replies=100)
+        own.tcp(frame("0999", "1121 01 005"))
+        wait_until(lambda: own.metric("receiver_output_failures_total", 'output="relay"') >= 1, 20)
+        with other:
+            wait_until(lambda: len(other.events()) == 101, 30)
+            codes = [event["data"]["event_code"] for event in sorted(other.events(), key=lambda e: e["data"]["position"])]
+            assert codes.index("121") <= 2
+            assert own.metric("receiver_output_dead_letters") == 0
+
+
+FRAME = re.compile(
+    rb'\n[0-9A-F]{8}"(?P<token>[A-Z-]+)"(?P<sequence>[0-9]{4})(?P<address>[^#]*#[0-9A-F]+)\[(?P<rest>.*)\r', re.DOTALL
+)
+    rb'\n[0-9A-F]{8}"(?P<token>[A-Z-]+)"(?P<sequence>[0-9]{4})(?P<address>[^#]*#[0-9A-F]+)\[(?P<rest>.*)\r', re.DOTALL
+)
+
+
+def test_a_relayed_frame_is_the_panels_with_our_sequence_and_time_and_a_message_goes_out_once(tmp_path: Path) -> None:
+    port = free_port()
+
+    def answer(raw: bytes) -> bytes:
+        found = FRAME.fullmatch(raw)
+        assert found is not None, raw
+        return dc09.wrap(b'"ACK"' + found["sequence"] + found["address"] + b"[]")
+
+    with Running(tmp_path, outputs=relay(port, FAST + "\noccurred_at = false")) as running:
+        with Automation(port, end=b"\r", listens=True) as other:
+            other.answer = answer
+            address = dc09.Address(None, None, PLAIN)
+            data = f"#{PLAIN}|NBA1/BA2/BA3".encode()
+            running.tcp(dc09.encode("SIA-DCS", "0777", address, data, (("K", b"secret"), ("I", b"text")), 1))
+            running.tcp(frame("0888"))
+            wait_until(lambda: backlog(running) == 0)
+            first, second = (FRAME.fullmatch(raw) for raw in other.events())
+        assert first is not None
+        assert second is not None
+        assert (first["token"], first["sequence"], first["address"]) == (b"SIA-DCS", b"0001", b"L0#1A01")
+        assert re.fullmatch(rb"#1A01\|NBA1/BA2/BA3\]\[Itext\]_[0-9:]{8},[0-9-]{10}", first["rest"])
+        assert (second["token"], second["sequence"]) == (b"ADM-CID", b"0004")
+
+
+def test_a_clear_or_wrong_ack_is_not_believed_where_there_is_a_key(tmp_path: Path) -> None:
+    port = free_port()
+    more = FAST + f'\nkey = "{SECRET}"\ntroubles = false'
+    with Running(tmp_path, outputs=relay(port, more)) as running, Automation(port, end=b"\r", listens=True) as other:
+        other.answer = lambda _raw: dc09.wrap(b'"ACK"0001L0#1A01[]')
+        running.tcp(frame("0001"))
+        wait_until(lambda: len(other.events()) >= 4)
+        assert backlog(running) >= 1
+
+
+def test_a_clock_that_differs_holds_the_events_and_refuses_none(tmp_path: Path) -> None:
+    port = free_port()
+    more = FAST + f'\nkey = "{SECRET}"\nmax_tries = 1\ntroubles = false'
+    with Running(tmp_path, outputs=relay(port, more)) as running, Automation(port, end=b"\r", listens=True) as other:
+        other.answer = lambda _raw: dc09.wrap(b'"NAK"0000R0L0A0[]_10:00:00,01-01-2020')
+        running.tcp(frame("0001"))
+        wait_until(lambda: running.metric("receiver_output_failures_total", 'output="relay"') >= 2)
+        assert running.metric("receiver_output_dead_letters") == 0
+        assert backlog(running) >= 1
+        assert "compare the clocks" in running.log()
+
+
+def test_a_disarm_under_duress_of_an_ajax_hub_is_relayed_as_a_duress(tmp_path: Path) -> None:
+    with Running(tmp_path / "other", accounts=f"account\n{PLAIN}\n") as other:
+        accounts = f"account,dialect\n{PLAIN},ajax\n"
+        with Running(tmp_path / "own", outputs=relay(other.port), accounts=accounts) as own:
+            own.tcp(frame("0001", "1423 01 003"))
+            wait_until(other.events)
+            assert other.events()[0]["data"]["event_code"] == "121"
+            assert other.events()[0]["data"]["duress"] is True
