@@ -168,44 +168,28 @@ def test_rubbish_in_place_of_answers_is_no_answer(tmp_path: Path) -> None:
 # -- what is told, and in which form ---------------------------------------------------------------------------------------
 
 
+KINDS = {
+    "wide": ("surgard", ""),
+    "refuse": ("surgard", 'overflow = "refuse"'),
+    "cut": ("surgard", 'overflow = "trouble"\nforms = ["contact-id"]'),
+    "short": ("surgard", 'forms = ["contact-id"]\nline = "1"'),
+    "ademco": ("ademco685", ""),
+}
+PANELS = (PLAIN, "2B02", "3C03", "4D04", "5E05", "6F06", "12345", "12346", "12347", "12345678901", "12G4", "123")
+REGISTER = "account,dialect\n" + "".join(f"{account},{'ajax' if account == '2B02' else ''}\n" for account in PANELS)
+
+
 class Centre:
     """One receiver with an output for each kind of automation, and the programs at the other ends."""
 
-    SETTINGS = {
-        "wide": ("surgard", ""),
-        "refuse": ("surgard", 'overflow = "refuse"'),
-        "cut": ("surgard", 'overflow = "trouble"\nforms = ["contact-id"]'),
-        "short": ("surgard", 'forms = ["contact-id"]\nline = "1"'),
-        "ademco": ("ademco685", ""),
-    }
-    ACCOUNTS = "account,dialect\n" + "".join(
-        f"{account},{'ajax' if account == '2B02' else ''}\n"
-        for account in (
-            PLAIN,
-            "2B02",
-            "3C03",
-            "4D04",
-            "5E05",
-            "6F06",
-            "12345",
-            "12346",
-            "12347",
-            "12345678901",
-            "12G4",
-            "123",
-        )
-    )
-
     def __init__(self, folder: Path) -> None:
-        ports = {name: free_port() for name in self.SETTINGS}
+        ports = {name: free_port() for name in KINDS}
         outputs = "".join(
             f'[[outputs]]\nname = "{name}"\ntype = "{kind}"\nport = {ports[name]}\nack_seconds = 1\n{more}\n'
-            for name, (kind, more) in self.SETTINGS.items()
+            for name, (kind, more) in KINDS.items()
         )
-        self.running = Running(folder, outputs=outputs + EVENTS, accounts=self.ACCOUNTS)
-        self.programs = {
-            name: Automation(ports[name], end=b"\r" if name == "ademco" else b"\x14").start() for name in self.SETTINGS
-        }
+        self.running = Running(folder, outputs=outputs + EVENTS, accounts=REGISTER)
+        self.programs = {name: Automation(ports[name], end=b"\r" if name == "ademco" else b"\x14").start() for name in KINDS}
 
     def had(self, name: str, part: bytes) -> list[bytes]:
         """What a program has that holds ``part``, once everything was handed over."""
@@ -238,7 +222,8 @@ def test_contact_id_and_sia_reach_the_automation_byte_for_byte_and_in_order(cent
 def test_an_account_or_number_without_room_takes_the_next_wider_form(centre: Centre) -> None:
     centre.running.tcp(
         frame("0001", account="12345"), frame("0002", "1121 01 005", account="12345678901"),
-        frame("0003", account="12G4"), frame("0004", "1130 01 1234", account="3C03"), frame("0005", account="123"), replies=5,
+        frame("0003", account="12G4"), frame("0004", "1130 01 1234", account="3C03"), frame("0005", account="123"),
+        replies=5,
     )  # fmt: skip
     assert centre.had("wide", b"12345E") == [b"Q01001 580000012345E13001001\x14"]
     assert centre.had("wide", b"12345678901") == [b"S01001[#12345678901|Nri01/id005/HA]\x14"]

@@ -99,8 +99,6 @@ def test_an_outage_of_the_other_receiver_makes_no_dead_letters_and_a_duress_goes
 FRAME = re.compile(
     rb'\n[0-9A-F]{8}"(?P<token>[A-Z-]+)"(?P<sequence>[0-9]{4})(?P<address>[^#]*#[0-9A-F]+)\[(?P<rest>.*)\r', re.DOTALL
 )
-    rb'\n[0-9A-F]{8}"(?P<token>[A-Z-]+)"(?P<sequence>[0-9]{4})(?P<address>[^#]*#[0-9A-F]+)\[(?P<rest>.*)\r', re.DOTALL
-)
 
 
 def test_a_relayed_frame_is_the_panels_with_our_sequence_and_time_and_a_message_goes_out_once(tmp_path: Path) -> None:
