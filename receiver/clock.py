@@ -24,6 +24,11 @@ def to_text(moment_us: int) -> str:
     return f"{seconds_to_text(seconds)[:-1]}.{micros:06d}Z"
 
 
+def to_datetime(moment_us: int) -> datetime:
+    """Return a moment as an aware datetime in UTC."""
+    return datetime.fromtimestamp(moment_us / SECOND_US, UTC)
+
+
 @lru_cache(maxsize=256)  # moments come in floods of the same second
 def seconds_to_text(seconds: int) -> str:
     """Write whole seconds since 1970-01-01 UTC as ``2026-11-23T10:01:02Z``."""

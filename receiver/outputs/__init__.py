@@ -21,6 +21,12 @@ CLASSES = {
     "dc07": "build",
     "dc09": "Dc09Output",
     "nats": "NatsOutput",
+    "kafka": "KafkaOutput",
+    "mqtt": "MqttOutput",
+    "redis": "RedisOutput",
+    "amqp": "AmqpOutput",
+    "postgresql": "PostgresqlOutput",
+    "syslog": "SyslogOutput",
 }
 """What makes each type's output, a class or a function; it stands in the module ``receiver.outputs.<type>``."""
 _EXTRAS = {"nats": "nats", "confluent_kafka": "kafka", "aiomqtt": "mqtt", "paho": "mqtt", "redis": "redis"}

