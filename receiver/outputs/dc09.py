@@ -150,10 +150,10 @@ class Dc09Output:
 
     def _answer(self, frame: dc09.Frame) -> tuple[Answer, str | None] | None:
         """Read one reply; None when it is none that can be believed."""
+        if frame.body.startswith(b'"NAK"'):
+            return Answer.NOT_NOW, ANY  # it bears no sequence and no account, and means that our clocks differ
         try:
             envelope = dc09.open_envelope(frame)
-            if envelope.token == "NAK":
-                return Answer.NOT_NOW, ANY  # it bears no sequence, and means that our clocks differ
             dc09.unseal(envelope, self._key)
         except ProtocolError:
             return None

@@ -225,11 +225,11 @@ def test_an_account_or_number_without_room_takes_the_next_wider_form(centre: Cen
         frame("0003", account="12G4"), frame("0004", "1130 01 1234", account="3C03"), frame("0005", account="123"),
         replies=5,
     )  # fmt: skip
-    assert centre.had("wide", b"12345E") == [b"Q01001 580000012345E13001001\x14"]
+    assert centre.had("wide", b"0012345E") == [b"Q01001 580000012345E13001001\x14"]
     assert centre.had("wide", b"12345678901") == [b"S01001[#12345678901|Nri01/id005/HA]\x14"]
     assert centre.had("wide", b"12G4") == [b"S01001[#12G4|Nri01/BA001]\x14"]
     assert centre.had("wide", b"3C03") == [b"S01001[#3C03|Nri01/BA1234]\x14"]
-    assert centre.had("wide", b"0123") == [b"501001 180123E13001001\x14"]
+    assert centre.had("wide", b" 180123") == [b"501001 180123E13001001\x14"]
     assert centre.running.metric("receiver_output_converted_total", 'output="wide"') >= 3
     assert "event converted" in centre.running.log()
 

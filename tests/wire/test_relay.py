@@ -56,7 +56,7 @@ def test_signals_reach_another_receiver_in_frames_of_our_own_with_our_key(tmp_pa
 def test_nothing_is_lost_and_nothing_comes_twice_over_kills_of_both_receivers(tmp_path: Path) -> None:
     rng, sent = random.Random(7), 0
     accounts = f"account\n{PLAIN}\n0000\n"
-    more = FAST + '\nlink_test_account = "0000"'
+    more = FAST + '\nlink_test_account = "0000"\ntroubles = false'
     with Running(tmp_path / "other", accounts=accounts) as other:
         with Running(tmp_path / "own", outputs=relay(other.port, more)) as own:
             for kill in range(4):
