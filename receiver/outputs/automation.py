@@ -57,12 +57,12 @@ class AutomationOutput:
         for taken, event in enumerate(events):
             try:
                 number = number_of(event.stored.position)
-                await self._line.hand_over(Said(self._frame(event, number), number if self._numbered else None))
+                await self._line.hand_over(Said(self.frame(event, number), number if self._numbered else None))
             except DeliveryError as error:
                 error.taken = taken
                 raise
 
-    def _frame(self, event: OutEvent, number: str) -> bytes:
+    def frame(self, event: OutEvent, number: str) -> bytes:
         """Write an event in the first form that has room.
 
         Raises:
@@ -71,7 +71,7 @@ class AutomationOutput:
         try:
             told = tell(event, self._settings.own_account)
             return self._write(event, told, number)
-        except ProtocolError as error:
+        except (ProtocolError, ValueError, LookupError) as error:  # never the end of the process: panels report to it
             raise EventRefused(str(error), for_ever=True) from None
 
     def _write(self, event: OutEvent, told: Told, number: str) -> bytes:

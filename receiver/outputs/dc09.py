@@ -88,7 +88,7 @@ class Dc09Output:
             assert told.contact_id is not None
             address = dc09.Address(self._settings.receiver_number or None, self._settings.line or "0", told.account)
             return self._said("ADM-CID", place, address, _contact_id_data(told.account, told.contact_id), ())
-        except ProtocolError as error:
+        except (ProtocolError, ValueError, LookupError) as error:  # never the end of the process: panels report to it
             raise EventRefused(str(error), for_ever=True) from None
 
     def _relay(self, event: OutEvent, place: int) -> Said:

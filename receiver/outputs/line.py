@@ -167,7 +167,7 @@ class Line:
     def admit(self, connection: "_Connection", peer: str) -> bool:
         """Take a new connection, unless its address is not allowed or there are too many that answer."""
         telemetry, name = self._surroundings.telemetry, self.settings.name
-        if self._allowed and not any(ipaddress.ip_address(peer) in network for network in self._allowed):
+        if not self._allows(peer):
             telemetry.connection_refused("not-allowed", output=name, peer=peer)
             return False
         if len(self._connections) >= self.settings.max_clients:
@@ -180,6 +180,13 @@ class Line:
         telemetry.output_link(name, "connected", connection.peer)
         self.changed()
         return True
+
+    def _allows(self, peer: str) -> bool:
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return not self._allowed
+        return not self._allowed or any(address in network for network in self._allowed)
 
     def left(self, connection: "_Connection", why: str) -> None:
         """Forget a connection that ended."""

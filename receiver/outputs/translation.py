@@ -76,17 +76,17 @@ def tell(event: OutEvent, own_account: str) -> Told:
 
     Raises:
         NoEquivalent: nothing that either vocabulary could say: a payload nobody could read, or a format of its own.
-        ProtocolError: the stored bytes are damaged.
+        ProtocolError: the stored bytes are damaged; so say ``ValueError`` and ``LookupError``.
     """
     data = event.cloud_event["data"]
-    if event.stored.row.kind == Kind.PATH:
-        qualifier = Qualifier.RESTORE if data["state"] == "restored" else Qualifier.NEW
-        return Told(data["account"], ContactId(qualifier, _PATH_CODE, "00", "000"), own=True)
-    if "reason" in data:
+    if "reason" in data:  # a trouble, or an event of any kind that could not be read again
         code = _TROUBLE_CODES.get(data["reason"], _OTHER_TROUBLE)
         qualifier = Qualifier.RESTORE if data["reason"] == _RESTORED else Qualifier.NEW
         account = data["account"] if data["reason"] in ("plaintext-refused", "undecryptable") else None
         return Told(account or own_account, ContactId(qualifier, code, "00", "000"), own=True)
+    if event.stored.row.kind == Kind.PATH:
+        qualifier = Qualifier.RESTORE if data["state"] == "restored" else Qualifier.NEW
+        return Told(data["account"], ContactId(qualifier, _PATH_CODE, "00", "000"), own=True)
     if data["event_code"] is None:
         raise NoEquivalent(f"its payload ({data['token']}) can be told in no automation format; it stands in the journal")
     if data["protocol"] == "contact-id":

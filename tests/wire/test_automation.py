@@ -1,5 +1,6 @@
 """Outputs to automation software, over real sockets, with a program at the other end that owes nothing to our own code."""
 
+import os
 import random
 import re
 import socket
@@ -14,6 +15,7 @@ from receiver import clock
 from tests.wire.automation import ACK, HEARTBEAT, NAK, Automation, acknowledge, stay_silent
 from tests.wire.running import PLAIN, Running, frame, free_port, said, wait_until
 
+KILLS = int(os.environ.get("KILLS", "3"))  # of the receiver
 FAST = "ack_seconds = 0.3\nheartbeat_seconds = 0.6"
 EVENTS = '[[outputs]]\nname = "events"\ntype = "jsonl"\npath = "events.jsonl"\n'
 
@@ -105,7 +107,7 @@ def test_nothing_is_lost_over_kills_of_the_automation_in_the_middle_and_only_wha
 
 
 def test_nothing_is_lost_over_kills_of_the_receiver_and_at_most_one_comes_twice_each_time(tmp_path: Path) -> None:
-    port, rng, kills = free_port(), random.Random(6), 4
+    port, rng, kills = free_port(), random.Random(6), KILLS
     running = Running(tmp_path, outputs=surgard(port, FAST + "\ntroubles = false"))
     with running, Automation(port) as automation:
         sent = 0

@@ -1,5 +1,6 @@
 """The output dc09: from one receiver to another, both real, and to a socket that shows the very bytes."""
 
+import os
 import random
 import re
 import time
@@ -12,6 +13,7 @@ from tests.wire.automation import Automation
 from tests.wire.running import KEY, KEYED, PLAIN, SECRET, Running, frame, free_port, wait_until
 
 EVENTS = '[[outputs]]\nname = "events"\ntype = "jsonl"\npath = "events.jsonl"\n'
+KILLS = int(os.environ.get("KILLS", "3"))  # of one receiver and the other, in turn
 FAST = "ack_seconds = 0.3\nheartbeat_seconds = 0.6"
 OTHER_KEY = "FFEEDDCCBBAA99887766554433221100"
 
@@ -59,7 +61,7 @@ def test_nothing_is_lost_and_nothing_comes_twice_over_kills_of_both_receivers(tm
     more = FAST + '\nlink_test_account = "0000"\ntroubles = false'
     with Running(tmp_path / "other", accounts=accounts) as other:
         with Running(tmp_path / "own", outputs=relay(other.port, more)) as own:
-            for kill in range(4):
+            for kill in range(KILLS):
                 frames = [frame(f"{n:04d}", f"1130 {n // 1000:02d} {n % 1000:03d}") for n in range(sent + 1, sent + 31)]
                 own.tcp(*frames, replies=30)
                 sent += 30
