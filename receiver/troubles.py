@@ -1,7 +1,7 @@
 """Troubles: what an operator must be told of beside the signals; pure state, with time passed in.
 
-The first of its kind goes out at once. Its like, from the same account at the same listener, are counted for a minute and
-then told as one with their ``count``, so that a storm is one line and not ten thousand.
+The first of its kind goes out at once. Its like, from the same account at the same listener or output, are counted for a
+minute and then told as one with their ``count``, so that a storm is one line and not ten thousand.
 """
 
 from dataclasses import dataclass, replace
@@ -43,14 +43,14 @@ class Troubles:
     """Counts like troubles together."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, str | None, str | None], tuple[int, Trouble | None]] = {}
+        self._open: dict[tuple[str, str | None, str | None, str | None], tuple[int, Trouble | None]] = {}
 
     def add(self, trouble: Trouble, now_us: int) -> Trouble | None:
         """Return the trouble when it is to go out now, None when it was counted."""
-        kind = (trouble.reason, trouble.account, trouble.listener)
+        kind = (trouble.reason, trouble.account, trouble.listener, trouble.output)
         if kind not in self._open and len(self._open) >= _MAX_KINDS:
             trouble = replace(trouble, account=None)  # too many different ones: one counter for the reason
-            kind = (trouble.reason, None, trouble.listener)
+            kind = (trouble.reason, None, trouble.listener, trouble.output)
         if kind not in self._open:
             self._open[kind] = (now_us + _WINDOW_US, None)
             return trouble

@@ -20,7 +20,7 @@ from receiver.troubles import Trouble
 
 Reader = Callable[[bytes], Sequence[tuple[Answer, str | None]]]
 """Takes what one connection received and returns the answers in it, each with its number."""
-_CHOOSE_SECONDS = 5.0  # an event in hand waits so long for a connection; then the choice between events is made anew
+_CHOOSE_SECONDS = 5.0  # an event in hand waits so long at most for a connection; then the choice between events is made anew
 _WATCH_SECONDS = 0.25
 _CONNECT_SECONDS = 10.0
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.25, 5.0
@@ -146,7 +146,7 @@ class Line:
     async def _choose(self) -> list["_Connection"]:
         """Wait a while until those who are to get the next event are free, and return them."""
         try:
-            async with asyncio.timeout(_CHOOSE_SECONDS):
+            async with asyncio.timeout(min(_CHOOSE_SECONDS, self.settings.ack_seconds * self.settings.tries)):
                 while True:
                     found = sorted((c for c in self._connections if c.session.usable), key=lambda c: c.session.failed)
                     found = found if self.settings.clients == "all" else found[:1]

@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_silence_brings_four_copies_then_heartbeats_only_until_one_is_acknowledg
 
 def test_a_duress_that_comes_last_goes_first_when_the_automation_is_back(tmp_path: Path) -> None:
     port = free_port()
-    with Running(tmp_path, outputs=surgard(port, FAST + "\ntroubles = false")) as running:
+    with Running(tmp_path, outputs=surgard(port, "troubles = false")) as running:
         running.tcp(*[numbered(n) for n in range(1, 301)], replies=300, seconds=20)
         running.tcp(frame("0999", "1121 01 005"))
         with Automation(port) as automation:
@@ -88,7 +89,7 @@ def test_nothing_is_lost_over_kills_of_the_automation_in_the_middle_and_only_wha
     tmp_path: Path,
 ) -> None:
     port, rng, kills = free_port(), random.Random(5), 20
-    with Running(tmp_path, outputs=surgard(port, FAST + "\ntroubles = false")) as running:
+    with Running(tmp_path, outputs=surgard(port, "troubles = false")) as running:
         automation = Automation(port).start()
         sent = 0
         for _ in range(kills):
@@ -108,7 +109,7 @@ def test_nothing_is_lost_over_kills_of_the_automation_in_the_middle_and_only_wha
 
 def test_nothing_is_lost_over_kills_of_the_receiver_and_at_most_one_comes_twice_each_time(tmp_path: Path) -> None:
     port, rng, kills = free_port(), random.Random(6), KILLS
-    running = Running(tmp_path, outputs=surgard(port, FAST + "\ntroubles = false"))
+    running = Running(tmp_path, outputs=surgard(port, "troubles = false"))
     with running, Automation(port) as automation:
         sent = 0
         for _ in range(kills):
@@ -124,44 +125,54 @@ def test_nothing_is_lost_over_kills_of_the_receiver_and_at_most_one_comes_twice_
     assert twice <= 2 * kills  # the one in flight, and one whose cursor was on its way to the disk
 
 
-def test_an_event_that_is_refused_for_ever_holds_up_nobody_and_is_kept(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, int]]:
+    """A receiver that waits for answers not long, and the port of its automation."""
     port = free_port()
-    with Running(tmp_path, outputs=surgard(port, FAST + "\nmax_tries = 2")) as running, Automation(port) as automation:
+    with Running(
+        tmp_path_factory.mktemp("quick"), outputs=surgard(port, FAST + "\nmax_tries = 2\ntroubles = false")
+    ) as running:
+        yield running, port
+
+
+def test_an_event_that_is_refused_for_ever_holds_up_nobody_and_is_kept(quick: tuple[Running, int]) -> None:
+    running, port = quick
+    with Automation(port) as automation:
         automation.answer = lambda report: NAK if b"E131" in report else ACK
         running.tcp(frame("0001"), frame("0002", "1131 01 002"), frame("0003", "1132 01 003"), replies=3)
         wait_until(lambda: running.metric("receiver_output_dead_letters", 'output="centre"') == 1, 20)
-        wait_until(lambda: any(b"E132" in report for report in automation.had()))
+        wait_until(partial(_has, automation, b"E132"))
         assert len([report for report in automation.events() if b"E131" in report]) == 8
         assert "dead-letter" in wait_until(lambda: reasons(running))
 
 
-def test_a_late_answer_is_never_taken_for_that_of_the_next_event(tmp_path: Path) -> None:
+def test_a_late_answer_is_never_taken_for_that_of_the_next_event(quick: tuple[Running, int]) -> None:
     """The other side needs longer than ``ack_seconds``, drops the second event, and says nothing of it."""
-    port = free_port()
+    running, port = quick
     dropped: list[bytes] = []
 
     def slow(report: bytes) -> bytes | None:
-        if b"E131" in report and len(dropped) < 2:
+        if b"E134" in report and len(dropped) < 2:
             dropped.append(report)
             return None
-        if b"E130" in report:
+        if b"E133" in report:
             time.sleep(0.5)
         return ACK
 
-    with Running(tmp_path, outputs=surgard(port, FAST + "\ntroubles = false")) as running, Automation(port) as automation:
+    with Automation(port) as automation:
         automation.answer = slow
-        running.tcp(frame("0001"), frame("0002", "1131 01 002"), replies=2)
+        running.tcp(frame("0011", "1133 01 001"), frame("0012", "1134 01 002"), replies=2)
         wait_until(lambda: backlog(running) == 0, 20)
         assert len(dropped) == 2
-        assert any(b"E131" in report for report in automation.had())
+        assert any(b"E134" in report for report in automation.had())
 
 
-def test_rubbish_in_place_of_answers_is_no_answer(tmp_path: Path) -> None:
-    port = free_port()
-    with Running(tmp_path, outputs=surgard(port, FAST + "\ntroubles = false")) as running, Automation(port) as automation:
+def test_rubbish_in_place_of_answers_is_no_answer(quick: tuple[Running, int]) -> None:
+    running, port = quick
+    with Automation(port) as automation:
         rubbish = iter([b"\x00\xffhello\n", b"", b"OK"])
         automation.answer = lambda report: ACK if report == HEARTBEAT else next(rubbish, ACK)
-        running.tcp(frame("0001"))
+        running.tcp(frame("0021", "1135 01 001"))
         wait_until(lambda: backlog(running) == 0)
         assert len(automation.events()) == 4
         assert len(automation.had()) == 1
@@ -177,8 +188,10 @@ KINDS = {
     "short": ("surgard", 'forms = ["contact-id"]\nline = "1"'),
     "ademco": ("ademco685", ""),
 }
-PANELS = (PLAIN, "2B02", "3C03", "4D04", "5E05", "6F06", "12345", "12346", "12347", "12345678901", "12G4", "123")
-REGISTER = "account,dialect\n" + "".join(f"{account},{'ajax' if account == '2B02' else ''}\n" for account in PANELS)
+PANELS = (PLAIN, "2B02", "3C03", "4D04", "5E05", "6F06", "12345", "12346", "12347", "12345678901", "12G4", "123", "FA11")
+REGISTER = "account,dialect,supervision_seconds\n" + "".join(
+    f"{account},{'ajax' if account == '2B02' else ''},{1 if account == 'FA11' else ''}\n" for account in PANELS
+)
 
 
 class Centre:
@@ -286,57 +299,75 @@ def test_ademco_685_says_zone_or_user_and_converts_sia(centre: Centre) -> None:
     assert b"\n11 1A01 18 E401 01 U005\r" in centre.had("ademco", b"E401")
 
 
+def test_a_lost_path_and_its_return_are_told_as_communication_trouble_of_the_account(centre: Centre) -> None:
+    centre.running.tcp(frame("0071", account="FA11"))
+    wait_until(lambda: b"501001 18FA11E35000000\x14" in centre.programs["wide"].had())
+    centre.running.tcp(frame("0072", "1131 01 002", account="FA11"))
+    wait_until(lambda: b"501001 18FA11R35000000\x14" in centre.programs["wide"].had())
+
+
 # -- who connects, and when ------------------------------------------------------------------------------------------------
 
 
-def test_one_automation_is_active_and_the_other_takes_over_when_it_goes(tmp_path: Path) -> None:
-    port = free_port()
-    with Running(tmp_path, outputs=surgard(port, FAST + "\ntroubles = false")) as running, Automation(port) as first:
-        wait_until(lambda: HEARTBEAT in first.taken)
-        with Automation(port) as second:
-            wait_until(lambda: HEARTBEAT in second.taken)
-            running.tcp(frame("0001"))
-            wait_until(first.had)
-            assert not second.events()
-            first.answer = stay_silent
-            running.tcp(frame("0002", "1131 01 002"))
-            wait_until(second.had)
-            first.stop()
-            running.tcp(frame("0003", "1132 01 003"))
-            wait_until(lambda: len(second.had()) == 2)
+class Doors:
+    """One receiver with an output for each way to meet; another program holds the port of one when it starts."""
+
+    WAYS = ("one", "all", "closed", "few", "client", "taken")
+
+    def __init__(self, folder: Path) -> None:
+        self.port = {name: free_port() for name in self.WAYS}
+        more = {
+            "all": 'clients = "all"',
+            "closed": 'allow = ["192.0.2.0/24"]',
+            "few": "max_clients = 1",
+            "client": 'mode = "client"',
+        }
+        common = f"troubles = false\n{FAST}"
+        outputs = "".join(
+            f'[[outputs]]\nname = "{name}"\ntype = "surgard"\nport = {port}\n{common}\n{more.get(name, "")}\n'
+            for name, port in self.port.items()
+        )
+        self.squatter = socket.create_server(("127.0.0.1", self.port["taken"]))
+        self.running = Running(folder, outputs=outputs + EVENTS)
 
 
-def test_all_get_every_event_where_that_is_wanted_and_a_dead_one_holds_up_nobody(tmp_path: Path) -> None:
-    port = free_port()
-    more = FAST + '\nclients = "all"\ntroubles = false'
-    with Running(tmp_path, outputs=surgard(port, more)) as running, Automation(port) as first, Automation(port) as second:
-        wait_until(lambda: HEARTBEAT in first.taken and HEARTBEAT in second.taken)
-        running.tcp(frame("0001"))
-        wait_until(lambda: first.had() and second.had())
-        assert first.had() == second.had()
-        second.answer = stay_silent
-        running.tcp(frame("0002", "1131 01 002"), frame("0003", "1132 01 003"), replies=2)
-        wait_until(lambda: len(first.had()) == 3, 20)
-        wait_until(lambda: "automation-lost" in reasons(running))
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    made = Doors(tmp_path_factory.mktemp("doors"))
+    with made.squatter, made.running:
+        yield made
 
 
-def test_addresses_that_are_not_allowed_and_connections_too_many_are_closed(tmp_path: Path) -> None:
-    port, other = free_port(), free_port()
-    more = (
-        f'allow = ["192.0.2.0/24"]\n{FAST}\n[[outputs]]\nname = "few"\ntype = "surgard"\nport = {other}\nmax_clients = 1\n'
-    )
-    with Running(tmp_path, outputs=surgard(port, more)) as running:
-        wait_until(lambda: running.log().count("state=listening") == 2)
-        with socket.create_connection(("127.0.0.1", port), 5) as stranger:
-            assert _closed(stranger)
-        with (
-            socket.create_connection(("127.0.0.1", other), 5) as kept,
-            socket.create_connection(("127.0.0.1", other), 5) as too_many,
-        ):
+def test_a_port_that_is_taken_stops_no_reception_and_the_output_waits_for_it(doors: Doors) -> None:
+    assert said(doors.running.tcp(frame("0001"))[0]) == "ACK 0001"
+    doors.squatter.close()
+    with Automation(doors.port["taken"]) as automation:
+        wait_until(automation.had, 30)
+
+
+def test_as_a_client_it_connects_again_whenever_the_automation_is_back(doors: Doors) -> None:
+    automation = Automation(doors.port["client"], listens=True)
+    doors.running.tcp(frame("0011", "1131 01 001"))
+    with automation:
+        wait_until(lambda: b"501001 181A01E13101001\x14" in automation.had(), 20)
+    doors.running.tcp(frame("0012", "1131 01 002"))
+    with automation:
+        wait_until(lambda: b"501001 181A01E13101002\x14" in automation.had(), 20)
+
+
+def test_addresses_that_are_not_allowed_and_connections_too_many_are_closed(doors: Doors) -> None:
+    with socket.create_connection(("127.0.0.1", doors.port["closed"]), 5) as stranger:
+        assert _closed(stranger)
+    few = "127.0.0.1", doors.port["few"]
+    with Automation(doors.port["few"]) as kept:
+        wait_until(lambda: HEARTBEAT in kept.taken)
+        with socket.create_connection(few, 5) as too_many:
             assert _closed(too_many)
-            kept.settimeout(0.1)
-            with pytest.raises(TimeoutError):
-                kept.recv(1)
+        assert kept.connections == 1
+
+
+def _has(program: Automation, part: bytes) -> bool:
+    return any(part in report for report in program.had())
 
 
 def _closed(link: socket.socket) -> bool:
@@ -347,35 +378,37 @@ def _closed(link: socket.socket) -> bool:
         return True
 
 
-def test_as_a_client_it_connects_again_whenever_the_automation_is_back(tmp_path: Path) -> None:
-    port = free_port()
-    with Running(tmp_path, outputs=surgard(port, 'mode = "client"\ntroubles = false\n' + FAST)) as running:
-        running.tcp(frame("0001"))
-        automation = Automation(port, listens=True)
-        with automation:
-            wait_until(automation.had, 20)
-        running.tcp(frame("0002", "1131 01 002"))
-        with automation:
-            wait_until(lambda: len(automation.had()) == 2, 20)
+def test_one_automation_is_active_and_the_other_takes_over_when_it_goes(doors: Doors) -> None:
+    port, running = doors.port["one"], doors.running
+    with Automation(port) as first:
+        wait_until(lambda: HEARTBEAT in first.taken and not running.metric("receiver_output_backlog", 'output="one"'))
+        with Automation(port) as second:
+            wait_until(lambda: HEARTBEAT in second.taken)
+            running.tcp(frame("0021", "1132 01 001"))
+            wait_until(partial(_has, first, b"E13201001"))
+            assert not second.events()
+            first.answer = stay_silent
+            running.tcp(frame("0022", "1132 01 002"))
+            wait_until(partial(_has, second, b"E13201002"))
+            first.stop()
+            running.tcp(frame("0023", "1132 01 003"))
+            wait_until(lambda: len(second.had()) == 2)
 
 
-def test_a_port_that_is_taken_stops_no_reception_and_the_output_waits_for_it(tmp_path: Path) -> None:
-    port = free_port()
-    with socket.create_server(("127.0.0.1", port)) as squatter, Running(tmp_path, outputs=surgard(port)) as running:
-        assert said(running.tcp(frame("0001"))[0]) == "ACK 0001"
-        squatter.close()
-        with Automation(port) as automation:
-            wait_until(automation.had, 30)
-
-
-def test_a_lost_path_and_its_return_are_told_as_communication_trouble_of_the_account(tmp_path: Path) -> None:
-    port = free_port()
-    accounts = f"account,supervision_seconds\n{PLAIN},1\n"
-    with Running(tmp_path, outputs=surgard(port), accounts=accounts) as running, Automation(port) as automation:
-        running.tcp(frame("0001"))
-        wait_until(lambda: b"501001 181A01E35000000\x14" in automation.had())
-        running.tcp(frame("0002", "1131 01 002"))
-        wait_until(lambda: b"501001 181A01R35000000\x14" in automation.had())
+def test_all_get_every_event_where_that_is_wanted_and_a_dead_one_holds_up_nobody(doors: Doors) -> None:
+    port, running = doors.port["all"], doors.running
+    with Automation(port) as first, Automation(port) as second:
+        wait_until(lambda: HEARTBEAT in first.taken and HEARTBEAT in second.taken)
+        wait_until(lambda: not running.metric("receiver_output_backlog", 'output="all"'))
+        running.tcp(frame("0031", "1133 01 001"))
+        for program in (first, second):
+            wait_until(partial(_has, program, b"E13301001"))
+        second.answer = stay_silent
+        running.tcp(frame("0032", "1133 01 002"), frame("0033", "1133 01 003"), replies=2)
+        wait_until(partial(_has, first, b"E13301003"), 20)
+        assert not any(b"E13301002" in report for report in second.had())
+        troubles = [event["data"] for event in running.events("receiver.trouble.v1")]
+        assert "all" in [trouble["output"] for trouble in troubles if trouble["reason"] == "automation-lost"]
 
 
 # -- DC-07 ------------------------------------------------------------------------------------------------
