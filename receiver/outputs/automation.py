@@ -30,7 +30,7 @@ Raises ``DoesNotFit`` or ``NoEquivalent``.
 class AutomationOutput:
     """Hands events to automation software over a line, in forms that a type offers."""
 
-    batch_limit = 1  # one frame in flight, and a cursor saved after each: a crash repeats one event at most
+    batch_limit = 1  # one frame in flight, and a cursor saved after each: a crash repeats few, and a duress waits for one
 
     def __init__(
         self, settings: LinkSettings, overflow: str, line: Line, surroundings: Surroundings,
