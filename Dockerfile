@@ -4,14 +4,14 @@ WORKDIR /build
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY protocols protocols
 COPY receiver receiver
-RUN pip wheel --no-cache-dir --wheel-dir /wheels --constraint constraints.txt .
+RUN pip wheel --no-cache-dir --wheel-dir /wheels --constraint constraints.txt '.[all]'
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="dc09-receiver" \
       org.opencontainers.image.description="Alarm receiver for ANSI/SIA DC-09" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-compile --no-index --find-links=/wheels dc09-receiver \
+    pip install --no-cache-dir --no-compile --no-index --find-links=/wheels 'dc09-receiver[all]' \
     && useradd --system --uid 10001 --home-dir /var/lib/dc09-receiver --create-home dc09
 USER 10001
 WORKDIR /var/lib/dc09-receiver

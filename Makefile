@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench demo crash acceptance sbom audit clean
+.PHONY: help run test lint format bench demo crash buses acceptance sbom audit clean
 
 help:  ## Say what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -49,6 +49,9 @@ bench: $(VENV)/dev  ## Measure against a bare echo in the same run.
 
 crash: $(VENV)/dev  ## Kill the receiver under load, CYCLES times (100), and count what was lost.
 	@CYCLES=$(or $(CYCLES),100) $(BIN)/python -m pytest tests/wire/test_crash.py -s
+
+buses: $(VENV)/dev  ## Kill every output's server and the receiver under load, CYCLES times (20), with 20,000 signals waiting.
+	@CYCLES=$(or $(CYCLES),20) WAITING=$(or $(WAITING),20000) $(BIN)/python -m pytest tests/wire/test_buses.py -s
 
 acceptance: $(BIN)/dc09-receiver  ## The public acceptance run, from ../shared.
 	@$(BIN)/python ../shared/acceptance/run.py --command "$(CURDIR)/$(BIN)/dc09-receiver"

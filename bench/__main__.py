@@ -211,7 +211,12 @@ def main() -> None:
                 f"p99.9 {told['p999_ms']:.2f} ms  longest {told['longest_ms']:.2f} ms  "
                 f"({told['acknowledged']} of {told['sent']} acknowledged)", flush=True,
             )  # fmt: skip
-    args.json.write_text(json.dumps({"works": rows, "latency": latencies}, indent=1) + "\n", "utf-8")
+    delivered = []
+    if args.only in "outputs" or args.only.startswith("outputs"):
+        from bench import outputs  # needs the libraries of every output
+
+        delivered = outputs.measure(args.only.removeprefix("outputs").strip(), 20_000, args.seconds * 2)
+    args.json.write_text(json.dumps({"works": rows, "latency": latencies, "outputs": delivered}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

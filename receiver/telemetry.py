@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import sys
+import traceback
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -223,6 +224,12 @@ class Telemetry(Collector):
         self._tell_bounded(
             logging.WARNING, "delivery failed", {"output": output, "error": error, "retry_seconds": f"{retry_seconds:.1f}"}
         )
+
+    def output_broke(self, output: str, error: BaseException) -> None:
+        """An output met what it did not foresee; told by kind and place: its text may hold a password."""
+        frames = traceback.extract_tb(error.__traceback__)
+        where = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames[-4:]))
+        self._tell_bounded(logging.ERROR, "output broke", {"output": output, "error": type(error).__name__, "where": where})
 
     def event_refused(self, output: str, error: str, tries: int, **fields: object) -> None:
         """The other side of an output refused one event; it comes again."""

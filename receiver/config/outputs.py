@@ -66,7 +66,7 @@ class NatsSettings(BusSettings):
     subject: str = setting("signals.{lane}.{account}", f"template of the subject; {_TEMPLATE_HELP}")
     user: str = setting("", "user name, where the server wants one")
     password: Secret = setting(Secret(), "password of the user, or alone the token")
-    credentials: Path | None = setting(None, "credentials file (JWT and seed); needs the package nkeys")
+    credentials: Path | None = setting(None, "credentials file, with JWT and seed, where the server wants one")
     replicas: int = setting(1, "copies that a stream we make has; 3 in a cluster", "positive")
     duplicate_window_seconds: float = setting(
         600.0, "how long a stream we make knows ids again; an event sent twice within it is stored once", "seconds"

@@ -31,7 +31,7 @@ CLASSES = {
 """What makes each type's output, a class or a function; it stands in the module ``receiver.outputs.<type>``."""
 _EXTRAS = {"nats": "nats", "confluent_kafka": "kafka", "aiomqtt": "mqtt", "paho": "mqtt", "redis": "redis"}
 _EXTRAS |= {"aio_pika": "amqp", "aiormq": "amqp", "pamqp": "amqp", "asyncpg": "postgresql"}
-_PACKAGES = {"nats": "nats-py", "kafka": "confluent-kafka", "mqtt": "aiomqtt", "redis": "redis", "amqp": "aio-pika"}
+_PACKAGES = {"nats": "nats-py", "kafka": "confluent-kafka", "mqtt": "aiomqtt", "amqp": "aio-pika", "postgresql": "asyncpg"}
 
 
 def check(settings: OutputSettings) -> Any:

@@ -24,7 +24,7 @@ _JSON = "application/cloudevents+json"
 class AmqpOutput:
     """Publishes to one exchange."""
 
-    batch_limit = 200
+    batch_limit = 500
 
     def __init__(self, settings: AmqpSettings, _surroundings: Surroundings) -> None:
         self._settings = settings

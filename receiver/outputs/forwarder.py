@@ -118,7 +118,7 @@ class Forwarder:
         sent_us = clock.now_us()
         try:
             if wanted:
-                await self._output.deliver(wanted)
+                await self._deliver(wanted)
         except DeliveryError as error:
             self._passed(lane, batch, wanted, error.taken, sent_us)
             if not isinstance(error, EventRefused):
@@ -126,6 +126,25 @@ class Forwarder:
             await self._refused(lane, wanted[error.taken], error)
         else:
             self._passed(lane, batch, wanted, len(wanted), sent_us)
+
+    async def _deliver(self, events: Sequence[OutEvent]) -> None:
+        """Hand events to the output. What its library did not foresee is an outage: it must not end the reception.
+
+        Raises:
+            DeliveryError: they were not all taken.
+        """
+        try:
+            await self._output.deliver(events)
+        except DeliveryError:
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise DeliveryError("the output's library gave up what it was doing") from None  # nobody cancelled us
+        except Exception as error:  # noqa: BLE001 - the one place; told with its place in the code, tried again
+            self._telemetry.output_broke(self._settings.name, error)
+            raise DeliveryError(f"unexpected {type(error).__name__} in the output") from None
 
     async def _render(self, batch: Sequence[Stored]) -> list[OutEvent]:
         assert self.accounts is not None
@@ -170,7 +189,7 @@ class Forwarder:
             self.dead_letters.wanted = False
             return
         try:
-            await self._output.deliver(events)
+            await self._deliver(events)
         except DeliveryError as error:
             await self.dead_letters.settle(events[: error.taken], events[error.taken], error)
             if not isinstance(error, EventRefused):

@@ -1,11 +1,12 @@
 """``mqtt``: publishes with MQTT 5 at QoS 1 and waits for the broker's acknowledgements: at least once to the broker.
 
-Whoever subscribes at QoS 0, or was away without a session, has nothing of that promise. The event's id is the user property
-``id``. With ``state_topic`` the last signal of each account stays at the broker, retained.
+Whoever subscribes at QoS 0, or was away without a session, has nothing of that promise. With ``state_topic`` the last signal
+of each account stays at the broker, retained.
 """
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 
 import aiomqtt
@@ -19,11 +20,16 @@ from receiver.journal import Kind
 from receiver.outputs import templates, tls
 from receiver.outputs.contract import Surroundings
 
+_PROPERTIES = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+_PROPERTIES.ContentType = "application/cloudevents+json"
+_QUIET = logging.Logger("mqtt")  # noqa: LOG001 - the library warns of every message in flight
+_QUIET.disabled = True
+
 
 class MqttOutput:
     """Publishes to one broker."""
 
-    batch_limit = 200
+    batch_limit = 100
 
     def __init__(self, settings: MqttSettings, _surroundings: Surroundings) -> None:
         self._settings = settings
@@ -55,12 +61,12 @@ class MqttOutput:
 
     def _publish(self, client: aiomqtt.Client, event: OutEvent, sending: asyncio.TaskGroup) -> None:
         """Begin to publish an event, and the last state of its account where that is wanted."""
-        settings, body, properties = self._settings, event.to_json(), _properties(event)
+        settings, body = self._settings, event.to_json()
         topic = templates.fill(settings.topic, event)
-        sending.create_task(client.publish(topic, body, 1, properties=properties))
+        sending.create_task(client.publish(topic, body, 1, properties=_PROPERTIES))
         if settings.state_topic and event.stored.row.kind == Kind.SIGNAL:
             topic = templates.fill(settings.state_topic, event)
-            sending.create_task(client.publish(topic, body, 1, retain=True, properties=properties))
+            sending.create_task(client.publish(topic, body, 1, retain=True, properties=_PROPERTIES))
 
     @property
     def _place(self) -> str:
@@ -72,7 +78,7 @@ class MqttOutput:
             client = aiomqtt.Client(
                 settings.host, settings.port, username=settings.user or None, password=settings.password.text or None,
                 identifier=settings.client_id or f"dc09-receiver-{settings.name}", protocol=aiomqtt.ProtocolVersion.V5,
-                timeout=settings.timeout_seconds, keepalive=15, tls_context=self._tls, clean_start=True,
+                timeout=settings.timeout_seconds, keepalive=15, tls_context=self._tls, clean_start=True, logger=_QUIET,
             )  # fmt: skip
             await client.__aenter__()
             self._client = client
@@ -87,10 +93,3 @@ class MqttOutput:
         if client is not None:
             with contextlib.suppress(aiomqtt.MqttError):
                 await client.__aexit__(None, None, None)
-
-
-def _properties(event: OutEvent) -> Properties:
-    told = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    told.ContentType = "application/cloudevents+json"
-    told.UserProperty = [("id", event.event_id), ("type", str(event.cloud_event["type"]))]
-    return told

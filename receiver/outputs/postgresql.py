@@ -69,7 +69,7 @@ class PostgresqlOutput:
             await connection.execute(self._insert, *map(list, values), timeout=self._settings.timeout_seconds)
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             raise EventRefused(f"table {self._settings.table}: {error}") from None
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
             await self.close()
             raise DeliveryError(f"postgresql: {str(error) or type(error).__name__}") from None
 

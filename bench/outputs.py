@@ -1,0 +1,117 @@
+"""``python -m bench --only outputs``: how fast each output empties a backlog, and what it costs the ACKs.
+
+The receiver has one core, the output's server and the generator the other. The backlog is made while the server is away; the
+rate is that of the metrics between the server's return and the last event confirmed. ``outputs nats`` measures one type.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.wire.running import Running
+from tests.wire.servers import SERVERS, Server
+
+WANTED = {"nats": 10_000}
+WANTED_ELSE = 5_000
+_RECEIVER, _OTHERS = {0}, {1}
+_ACCOUNTS = "account,name\n" + "".join(f"{0xA000 + n:04X},panel {n}\n" for n in range(2000))
+
+
+def _pin(pid: int, cores: set[int]) -> None:
+    """Keep a process and its threads on cores."""
+    if (os.cpu_count() or 1) > 1:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), cores)
+
+
+def _generate(port: int, **order: Any) -> dict[str, Any]:
+    order = {
+        "port": port,
+        "connections": 50,
+        "seconds": 30.0,
+        "key": "",
+        "echo": False,
+        "token": "ADM-CID",
+        "round": 0,
+        **order,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.generator"], input=json.dumps(order), capture_output=True, text=True, check=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, _OTHERS), timeout=120,
+    )  # fmt: skip
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+@contextmanager
+def _running(folder: Path, outputs: str) -> Iterator[Running]:
+    more = '[log]\nlevel = "error"\n[clock]\nbehind_seconds = 600\n'
+    with Running(folder, more=more, accounts=_ACCOUNTS, outputs=outputs) as running:
+        assert running.process is not None
+        _pin(running.process.pid, _RECEIVER)
+        yield running
+
+
+def _cpu_seconds(pid: int) -> float:
+    columns = Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()
+    return (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def drain(folder: Path, server: Server, count: int) -> dict[str, Any]:
+    """Return the rate at which a backlog of about ``count`` events goes into a server that comes back."""
+    with _running(folder, server.toml()) as running:
+        assert running.process is not None
+        _generate(running.port, mode="tcp", frames=max(1, count // 50))
+        server.start()
+        if server.process is not None:
+            _pin(server.process.pid, _OTHERS)
+        pid = running.process.pid
+        while not (first := running.metric("receiver_output_delivered_total")):
+            time.sleep(0.005)
+        began, cpu = time.monotonic(), _cpu_seconds(pid)
+        while running.metric("receiver_output_backlog"):
+            time.sleep(0.05)
+        seconds, spent = time.monotonic() - began, _cpu_seconds(pid) - cpu
+        events = running.metric("receiver_output_delivered_total") - first
+    return {"events": events, "seconds": seconds, "rate": events / seconds, "cpu_us": spent / max(1.0, events) * 1e6}
+
+
+def latency(folder: Path, outputs: str, seconds: float) -> dict[str, Any]:
+    """Return the ACK latency at 1,000 signals a second while an output keeps up, and how late it delivers."""
+    with _running(folder, outputs) as running:
+        told = _generate(running.port, mode="open-loop", rate=1000, seconds=seconds)
+        backlog = running.metric("receiver_output_backlog")
+    found = sorted(told["latencies"])
+    return {"p50_ms": found[len(found) // 2] * 1000, "p99_ms": found[len(found) * 99 // 100] * 1000, "backlog": backlog}
+
+
+def measure(only: str, count: int, seconds: float) -> list[dict[str, Any]]:
+    """Measure every type whose name is in ``only``, or all, and print a line each."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="dc09-bench-", dir=os.environ.get("BENCH_DIR")) as name:
+        base = latency(Path(name) / "none", "", seconds)
+        print(f"\n{'output':<12} {'events/s':>9} {'wanted':>7} {'CPU µs':>7}   ACK latency at 1,000 signals/s")
+        print(f"{'none':<37}   p50 {base['p50_ms']:.2f} p99 {base['p99_ms']:.2f} ms")
+        for made in SERVERS:
+            if only and made.kind not in only:
+                continue
+            folder = Path(name) / made.kind
+            server = made(folder / "server")
+            try:
+                row = drain(folder / "drain", server, count) | latency(folder / "latency", server.toml(), seconds)
+            finally:
+                server.end()
+            row |= {"output": made.kind, "wanted": WANTED.get(made.kind, WANTED_ELSE)}
+            rows.append(row)
+            print(
+                f"{made.kind:<12} {row['rate']:>9.0f} {row['wanted']:>7} {row['cpu_us']:>7.1f}   "
+                f"ACK p50 {row['p50_ms']:.2f} p99 {row['p99_ms']:.2f} ms", flush=True,
+            )  # fmt: skip
+    return rows

@@ -1,0 +1,303 @@
+"""Outputs without their servers: templates, settings, choosing a type, the forwarder with a target that fails at will."""
+
+import asyncio
+import builtins
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from protocols import dc09
+from receiver import config, outputs
+from receiver.accounts import Accounts
+from receiver.cli import main
+from receiver.config import JournalSettings, JsonlSettings, OutputSettings
+from receiver.errors import ConfigError, DeliveryError, EventRefused
+from receiver.events import OutEvent, render
+from receiver.journal import Journal, Lane, Origin, Reader, Row, Stored
+from receiver.outputs import Forwarder, Surroundings, orders, templates
+from receiver.telemetry import Telemetry
+from receiver.troubles import Trouble
+
+ORIGIN = Origin("1", "1", "main", "tcp")
+
+
+def row(number: int, urgent: bool = False, account: str = "1234") -> Row:
+    raw = dc09.encode("ADM-CID", f"{number:04d}", dc09.Address(None, "0", account), b"#1234|1130 01 001")
+    lane, priority = (0, 1) if urgent else (1, 3)
+    return Row(
+        0, lane, priority, int(urgent), 1_790_000_000_000_000, None, f"{number:016d}".encode(), 0, 1, "", "", raw, None
+    )
+
+
+class Target:
+    """Takes events, unless ``fails`` says what happens to a batch."""
+
+    batch_limit = 50
+
+    def __init__(self) -> None:
+        self.taken: list[OutEvent] = []
+        self.sizes: list[int] = []
+        self.fails: Callable[[Sequence[OutEvent]], DeliveryError | None] = lambda _events: None
+
+    async def run(self) -> None:
+        """Nothing stands beside."""
+
+    async def deliver(self, events: Sequence[OutEvent]) -> None:
+        self.sizes.append(len(events))
+        error = self.fails(events)
+        self.taken += events if error is None else events[: error.taken]
+        if error is not None:
+            raise error
+
+    def reopen(self) -> None:
+        """Nothing to reopen."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def numbers(self) -> list[int]:
+        return [event.cloud_event["data"]["position"] for event in self.taken]
+
+
+class Stage:
+    """A journal and a forwarder to a target, in one loop."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder, self.target, self.troubles = folder, Target(), list[Trouble]()
+        self.settings = OutputSettings(name="bus", **settings)
+        self.telemetry = Telemetry()
+
+    def play(self, story: Callable[["Stage"], Any]) -> None:
+        async def run() -> None:
+            self.journal = Journal(self.folder, JournalSettings(), [ORIGIN])
+            around = Surroundings("1", self.folder, self.telemetry, self.troubles.append, self.troubles.append)
+            self.reader = Reader(self.folder)
+            self.forwarder = Forwarder(self.settings, self.target, self.journal, Reader(self.folder), around)
+            try:
+                await story(self)
+            finally:
+                await self.forwarder.close()
+                self.reader.close()
+                await self.journal.close()
+
+        asyncio.run(run())
+
+    async def forward(self, done: Callable[[], bool]) -> None:
+        """Let the forwarder run until something is so."""
+        async with asyncio.timeout(20):
+            running = asyncio.ensure_future(self.forwarder.run(Accounts({})))
+            while not done():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            running.cancel()
+            await asyncio.wait([running])
+
+    async def store(self, count: int, urgent: bool = False) -> None:
+        first = self.journal.cursor("other", Lane.NORMAL).waiting + self.journal.cursor("other", Lane.URGENT).waiting
+        for number in range(count):
+            await self.journal.append([row(first * 7919 + number + 1, urgent)])
+
+
+def test_what_was_taken_before_a_failure_does_not_come_again(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        failures = iter([DeliveryError("away", 7), DeliveryError("away"), EventRefused("not this one", 3)])
+        stage.target.fails = lambda _events: next(failures, None)
+        await stage.store(30)
+        await stage.forward(lambda: len(stage.target.taken) == 30)
+        assert stage.target.numbers() == list(range(1, 31))
+
+    Stage(tmp_path).play(story)
+
+
+def test_after_a_failure_batches_are_small_and_what_is_urgent_goes_first(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        await stage.store(40)
+
+        def fail_once(_events: Sequence[OutEvent]) -> DeliveryError | None:
+            return DeliveryError("away") if len(stage.target.sizes) <= 2 else None
+
+        stage.target.fails = fail_once
+        running = asyncio.ensure_future(stage.forward(lambda: len(stage.target.taken) == 41))
+        while len(stage.target.sizes) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await stage.journal.append([row(9999, urgent=True)])
+        await running
+        assert stage.target.sizes[:2] == [40, 20]
+        assert stage.target.numbers()[0] == 41
+        assert stage.target.numbers()[1:] == list(range(1, 41))
+
+    Stage(tmp_path).play(story)
+
+
+def test_a_refusal_for_ever_is_not_tried_again_and_is_told(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        def refuse(events: Sequence[OutEvent]) -> DeliveryError | None:
+            bad = next((n for n, e in enumerate(events) if e.stored.position == 2), None)
+            return None if bad is None else EventRefused("does not fit", bad, for_ever=True)
+
+        stage.target.fails = refuse
+        await stage.store(3)
+        await stage.forward(lambda: len(stage.target.taken) == 2)
+        assert stage.target.numbers() == [1, 3]
+        ((letter, stored),) = stage.reader.letters("bus")
+        assert (stored.position, letter.tries, letter.text) == (2, 1, "does not fit")
+        assert [trouble.reason for trouble in stage.troubles] == ["dead-letter"]
+
+    Stage(tmp_path).play(story)
+
+
+def test_what_a_library_did_not_foresee_is_an_outage_and_does_not_end_the_receiver(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        failures = iter([ValueError("secret"), asyncio.CancelledError(), KeyError("x")])
+
+        def fail(_events: Sequence[OutEvent]) -> DeliveryError | None:
+            error = next(failures, None)
+            if error is not None:
+                raise error
+            return None
+
+        stage.target.fails = fail
+        await stage.store(3)
+        await stage.forward(lambda: len(stage.target.taken) == 3)
+        assert stage.target.numbers() == [1, 2, 3]
+        assert stage.telemetry.delivery_failures["bus"] == 3
+
+    Stage(tmp_path).play(story)
+
+
+def test_spans_say_when_each_event_was_sent_and_confirmed(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        await stage.store(5)
+        await stage.store(2, urgent=True)
+        await stage.forward(lambda: len(stage.target.taken) == 7)
+        await stage.journal.append([row(5000)])  # with it the last cursors reach the disk
+        for stored in stage.reader.last(8)[:-1]:
+            span = stage.reader.span("bus", stored)
+            assert span is not None
+            assert span.first <= stored.position <= span.last
+            assert span.sent_us <= span.confirmed_us
+        assert stage.reader.span("bus", stage.reader.last(1)[0]) is None
+
+    Stage(tmp_path).play(story)
+
+
+def test_an_order_that_cannot_be_read_goes_and_others_stay_until_done(tmp_path: Path) -> None:
+    orders.ask(tmp_path, "bus", [4, 2])
+    orders.ask(tmp_path, "other", None)
+    (tmp_path / "orders" / "bus.zz.replay").write_text("no json", "utf-8")
+    ((file, positions),) = orders.waiting(tmp_path, "bus")
+    assert positions == [4, 2]
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [positions for _, positions in orders.waiting(tmp_path, "other")] == [None]
+    assert len(list((tmp_path / "orders").iterdir())) == 2
+
+
+def event(account: str) -> OutEvent:
+    told = render(Stored(1, row(1), ORIGIN), Accounts({}))
+    return told._replace(account=account)
+
+
+@pytest.mark.parametrize(
+    ("account", "safe"),
+    [
+        ("12AB", "12AB"), ("a.b", "a_b"), ("*", "_"), (">", "_"), ("a/b+#", "a_b__"), ("a b\n\0", "a_b__"), ("ä{x}", "__x_"),
+        ("9" * 100, "9" * 64), ("", "none"),
+    ],
+)  # fmt: skip
+def test_an_account_cannot_add_a_level_or_a_wildcard(account: str, safe: str) -> None:
+    assert templates.fill("s.{lane}.{account}.{kind}.{priority}", event(account)) == f"s.normal.{safe}.signal.3"
+
+
+def test_a_stream_takes_whatever_the_template_can_become() -> None:
+    assert templates.pattern("signals.{lane}.{account}", "*") == "signals.*.*"
+
+
+@pytest.mark.parametrize(
+    ("settings", "mistake"),
+    [
+        ('type = "nats"\nsubject = "s.{zone}"', "subject is 's.{zone}'; its fields can be lane, account, kind, priority"),
+        ('type = "mqtt"\ntopic = "s/{"', "topic is 's/{'"),
+        ('type = "nats"\nstream = "a.b"', "stream is 'a.b'"),
+        ('type = "postgresql"', "dsn is missing"),
+        ('type = "postgresql"\ndsn = "postgresql://h/d"\ntable = "a; drop"', "table is 'a; drop'"),
+        ('type = "redis"\nurl = "h:1"', "url is no address; it begins with redis://"),
+        ('type = "amqp"\nurl = "h:1"', "url is no address; it begins with amqp://"),
+        ('type = "syslog"\nfacility = 24', "it must be a facility, 0 to 23"),
+        ('type = "pigeon"', "type is 'pigeon'; it can be jsonl, webhook, nats"),
+    ],
+)
+def test_mistakes_in_the_settings_of_outputs_are_told(tmp_path: Path, settings: str, mistake: str) -> None:
+    file = tmp_path / "receiver.toml"
+    file.write_text(f"[[listeners]]\n[[outputs]]\n{settings}\n", "utf-8")
+    done = CliRunner().invoke(main, ["check-config", str(file)])
+    assert done.exit_code == 2
+    assert "[[outputs]] 1" in done.output
+    assert mistake in done.output
+
+
+def test_every_type_has_its_class() -> None:
+    assert set(outputs.CLASSES) == set(config.OUTPUT_TYPES)
+    for kind, cls in config.OUTPUT_TYPES.items():
+        assert outputs.check(cls(type=kind)).__name__ == outputs.CLASSES[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "package", "extra"),
+    [
+        ("nats", "nats-py", "nats"), ("kafka", "confluent-kafka", "kafka"), ("mqtt", "aiomqtt", "mqtt"),
+        ("redis", "redis", "redis"), ("amqp", "aio-pika", "amqp"), ("postgresql", "asyncpg", "postgresql"),
+    ],
+)  # fmt: skip
+def test_a_library_that_is_not_there_is_asked_for_by_name(
+    kind: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"nats": "nats", "kafka": "confluent_kafka", "amqp": "aio_pika", "postgresql": "asyncpg"}.get(kind, kind)
+    missing = "aiomqtt" if kind == "mqtt" else own
+    real = builtins.__import__
+
+    def refuse(name: str, *args: Any) -> Any:
+        if name.split(".")[0] == missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *args)
+
+    monkeypatch.delitem(sys.modules, f"receiver.outputs.{kind}", raising=False)
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ConfigError) as caught:
+        outputs.check(config.OUTPUT_TYPES[kind](name="bus", type=kind))
+    assert str(caught.value) == f"output bus needs the package {package}: pip install 'dc09-receiver[{extra}]'"
+
+
+PASSWORD = "correct-horse-battery"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        f'type = "nats"\nservers = ["nats://127.0.0.1:9"]\nuser = "u"\npassword = "{PASSWORD}"',
+        f'type = "nats"\nservers = ["nats://u:{PASSWORD}@127.0.0.1:9"]',
+        f'type = "kafka"\nservers = ["127.0.0.1:9"]\nuser = "u"\npassword = "{PASSWORD}"',
+        f'type = "mqtt"\nport = 9\nuser = "u"\npassword = "{PASSWORD}"',
+        f'type = "redis"\nurl = "redis://:{PASSWORD}@127.0.0.1:9/0"',
+        f'type = "amqp"\nurl = "amqp://u:{PASSWORD}@127.0.0.1:9/"',
+        f'type = "postgresql"\ndsn = "postgresql://u:{PASSWORD}@127.0.0.1:9/d"',
+        f'type = "webhook"\nurl = "http://u:{PASSWORD}@127.0.0.1:9/"',
+        'type = "syslog"\nport = 9',
+    ],
+)
+def test_a_server_that_is_away_is_told_in_words_and_without_secrets(tmp_path: Path, settings: str) -> None:
+    file = tmp_path / "receiver.toml"
+    more = "" if "webhook" in settings else "timeout_seconds = 1"
+    file.write_text(f'[[listeners]]\n[[outputs]]\nname = "bus"\n{settings}\n{more}\n', "utf-8")
+    done = CliRunner().invoke(main, ["outputs", "test", "bus", "--config", str(file)])
+    assert done.exit_code == 1, done.output
+    assert "the event could not be handed over: " in done.output
+    assert PASSWORD not in done.output
+
+
+def test_the_settings_of_an_output_do_not_print_their_secrets() -> None:
+    for cls in (*config.OUTPUT_TYPES.values(), JsonlSettings):
+        secrets = {name: config.Secret(PASSWORD) for name in ("url", "dsn", "secret", "password") if hasattr(cls(), name)}
+        assert PASSWORD not in repr(cls(**secrets))
