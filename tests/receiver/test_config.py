@@ -81,7 +81,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         ("receiver = 3\n", "must be a table"),
         ("outputs = 3\n", "[[outputs]] tables"),
         ("listeners = []\n", "hear nobody"),
-        ('[[outputs]]\ntype = "nats"\n', "type is 'nats'"),
+        ('[[outputs]]\ntype = "pigeon"\n', "type is 'pigeon'"),
         ('[[outputs]]\ntype = "webhook"\n', "needs an http"),
         ('[[outputs]]\n[[outputs]]\n', "two [[outputs]]"),
         ("[http]\nport = true\n", "a whole number"),
