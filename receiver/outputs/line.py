@@ -103,7 +103,7 @@ class Line:
     def _watch(self) -> None:
         """Tell once when the link is lost and once when it is back; a client who only reconnects is no trouble."""
         failed = any(connection.session.failed for connection in self._connections)
-        good = any(not connection.session.failed for connection in self._connections)
+        good = any(connection.session.good for connection in self._connections)
         now = clock.monotonic()
         if good and not (failed and self.settings.clients == "all"):
             self._down_since = None

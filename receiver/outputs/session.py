@@ -66,7 +66,7 @@ class Session:
     """The state of one connection. ``deadline`` is when it next wants to be woken."""
 
     def __init__(self, timing: Timing, heartbeat: Callable[[], Said] | None, now: float) -> None:
-        """Begin at ``now``; without a ``heartbeat`` the link is only tried by events."""
+        """Begin at ``now`` with a ``heartbeat``: who does not answer that is no automation. Without, events try the link."""
         self._timing = timing
         self._heartbeat = heartbeat if timing.heartbeat_seconds else None
         self._current: Said | None = None
@@ -77,15 +77,23 @@ class Session:
         self._beat_number: str | None = None
         self._suspect: Said | None = None  # it ended in a failure just now
         self._doubted: Said | None = None  # it did, and then a heartbeat was acknowledged: not the link's fault
+        self._proven = self._heartbeat is None
         self.failed = False
         self.why = "has not answered yet"
-        self.deadline = math.inf
-        self._rest(now)
+        self.deadline = math.inf if self._heartbeat is None else now
 
     @property
     def usable(self) -> bool:
-        """Whether events go here: not while the link has failed, unless they are all there is to try it with."""
-        return not (self.failed and self._heartbeat is not None)
+        """Whether events go here: once a heartbeat was acknowledged and while the link has not failed.
+
+        Where there are no heartbeats, events are all there is to try it with.
+        """
+        return self._heartbeat is None or self.good
+
+    @property
+    def good(self) -> bool:
+        """Whether the other side answers, as far as we know."""
+        return self._proven and not self.failed
 
     @property
     def free(self) -> bool:
@@ -159,7 +167,7 @@ class Session:
             known = self._unanswered > 0
             self._unanswered = max(0, self._unanswered - 1)
         if self.failed and known and answer is Answer.ACK:
-            self.failed, self._suspect = False, None
+            self.failed, self._proven, self._suspect = False, True, None
         elif number is not None or self.failed:
             return
         if self._current is None:
@@ -171,7 +179,7 @@ class Session:
             self._doubted, self._suspect = self._suspect, None
         elif _same(current, self._doubted):
             self._doubted = None
-        self.failed = False
+        self.failed, self._proven = False, True
         self._rest(now)
         return Step(outcome=Outcome.TAKEN) if self._is_event else _NOTHING
 

@@ -21,6 +21,10 @@ class Talk:
         self.session = Session(timing, heartbeat, self.now)
         self.written: list[tuple[float, bytes]] = []
         self.outcomes: list[Outcome] = []
+        if heartbeat is not None and timing.heartbeat_seconds:
+            self.until(0.0)
+            self.hear(number=heartbeat().number)
+            self.written.clear()
 
     def _note(self, step: tuple[bytes, Outcome | None]) -> None:
         frame, outcome = step
@@ -75,6 +79,16 @@ def test_the_first_acknowledged_heartbeat_ends_the_failure() -> None:
     talk.offer()
     talk.hear()
     assert talk.outcomes == [Outcome.FAILED, Outcome.TAKEN]
+
+
+def test_nobody_gets_an_event_who_has_not_acknowledged_a_heartbeat() -> None:
+    session = Session(TIMING, lambda: BEAT, 0.0)
+    assert session.wake(0.0).frame == b"beat"
+    assert (session.free, session.good, session.failed) == (False, False, False)
+    session.hear(Answer.NAK, None, 1.0)
+    assert not session.usable
+    session.hear(Answer.ACK, None, 2.0)
+    assert (session.free, session.good) == (True, True)
 
 
 def test_a_heartbeat_goes_out_after_thirty_seconds_without_traffic_and_traffic_restarts_that() -> None:

@@ -1,5 +1,6 @@
 """Outputs to automation software, over real sockets, with a program at the other end that owes nothing to our own code."""
 
+import contextlib
 import os
 import random
 import re
@@ -181,6 +182,18 @@ def test_rubbish_in_place_of_answers_is_no_answer(quick: tuple[Running, int]) ->
         wait_until(lambda: backlog(running) == 0)
         assert len(automation.events()) == 4
         assert len(automation.had()) == 1
+
+
+def test_a_connection_that_acknowledges_no_heartbeat_gets_no_event(quick: tuple[Running, int]) -> None:
+    running, port = quick
+    with socket.create_connection(("127.0.0.1", port), 5) as stranger:
+        assert stranger.recv(len(HEARTBEAT)) == HEARTBEAT
+        with Automation(port) as automation:
+            running.tcp(frame("0031", "1136 01 001"))
+            wait_until(partial(_has, automation, b"E136"))
+        stranger.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            assert b"E136" not in stranger.recv(4096)
 
 
 # -- what is told, and in which form ---------------------------------------------------------------------------------------
