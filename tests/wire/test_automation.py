@@ -138,6 +138,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, i
     with Running(
         tmp_path_factory.mktemp("quick"), outputs=surgard(port, FAST + "\nmax_tries = 2\ntroubles = false")
     ) as running:
+        wait_until(lambda: "state=listening" in running.log())
         yield running, port
 
 
