@@ -354,6 +354,7 @@ class Doors:
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     made = Doors(tmp_path_factory.mktemp("doors"))
     with made.squatter, made.running:
+        wait_until(lambda: made.running.log().count("state=listening") == 4)
         yield made
 
 
