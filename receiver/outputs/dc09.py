@@ -30,8 +30,37 @@ _LINK_TEST_SEQUENCE = "0000"
 _KEY_EXCHANGE = "K"  # carries an encryption key: ours are not told to another receiver
 _OCCURRED_AT = "H"
 _REMEMBERED = 100_000
-"""Messages whose sequence is remembered, about 100 bytes each: none that looks alike may bear it within the other receiver's
-window for repeats, or it would be acknowledged and dropped there. Enough for ten minutes at 160 messages a second."""
+"""Messages remembered, about 200 bytes each: enough for ten minutes at 160 messages a second."""
+_WINDOW_SECONDS = 600.0  # how long our kind of receiver knows a repeat
+_PROBES = 100  # sequences tried for one message, so that a flood of alike ones costs the loop little
+
+
+class Sequences:
+    """Gives each message its sequence, the same whenever it goes out, and to no two that look alike within the window.
+
+    The other receiver would take the second for a repeat of the first: acknowledge it and drop it. More than 9,999 that look
+    alike within the window DC-09 cannot tell apart, and neither can we.
+    """
+
+    def __init__(self) -> None:
+        self._borne: dict[int, tuple[int, float]] = {}  # content under a sequence -> its message's place, and when
+
+    def give(self, place: int, content: tuple[object, ...], now: float) -> str:
+        """Return the sequence of the message at a place in the journal; ``now`` in seconds that only run forward."""
+        sequence = first = number_of(place)
+        for _ in range(_PROBES):
+            borne = self._borne.get(hash((content, sequence)))
+            if borne is None or borne[0] == place or now - borne[1] > _WINDOW_SECONDS:
+                break
+            sequence = number_of(int(sequence) + 1)
+        else:
+            sequence = first
+        key = hash((content, sequence))
+        self._borne.pop(key, None)
+        self._borne[key] = place, now
+        if len(self._borne) > _REMEMBERED:
+            del self._borne[next(iter(self._borne))]
+        return sequence
 
 
 class Dc09Output:
@@ -48,7 +77,7 @@ class Dc09Output:
         )  # fmt: skip
         style = Style(self._heartbeat if settings.link_test_account else None, settings.heartbeat_seconds, self._reader)
         self._line = Line(link, style, surroundings)
-        self._sequences: dict[int, int] = {}  # what looks alike under a sequence -> the place of its message
+        self._sequences = Sequences()
         self._relayed: dict[int, None] = {}  # places of messages that were taken, the newest last
 
     async def run(self) -> None:
@@ -117,18 +146,10 @@ class Dc09Output:
     def _said(
         self, token: str, place: int, address: dc09.Address, data: bytes, extended: tuple[tuple[str, bytes], ...]
     ) -> Said:
-        sequence = self._sequence(place, (address, token, data))
+        alike = address, token, data, tuple(block for block in extended if block[0] != _OCCURRED_AT)
+        sequence = self._sequences.give(place, alike, clock.monotonic())
         now = clock.now_us() // clock.SECOND_US
         return Said(dc09.encode(token, sequence, address, data, extended, now, self._key), sequence)
-
-    def _sequence(self, place: int, content: tuple[dc09.Address, str, bytes]) -> str:
-        """Return the sequence of a message: its place in the journal, or the next that none which looks alike bears."""
-        sequence = number_of(place)
-        while self._sequences.setdefault(hash((content, sequence)), place) != place:
-            sequence = number_of(int(sequence) + 1)
-        if len(self._sequences) > _REMEMBERED:
-            del self._sequences[next(iter(self._sequences))]
-        return sequence
 
     def _heartbeat(self) -> Said:
         """Return a link test stamped now."""
