@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench demo crash buses acceptance sbom audit clean
+.PHONY: help run test lint format bench bench-start demo crash buses fuzz acceptance sbom audit clean flood
 
 help:  ## Say what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -24,6 +24,12 @@ $(VENV)/dev: $(BIN)/dc09-receiver
 $(VENV)/tools: $(BIN)/dc09-receiver
 	@$(PYTHON) -m venv $@
 	@$@/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt cyclonedx-bom pip-audit
+	@touch $@
+
+$(VENV)/fuzz: $(BIN)/dc09-receiver
+	@$(PIP) install --constraint constraints.txt --only-binary atheris --editable '.[fuzz]' || { echo \
+	  'make fuzz needs atheris, of which there is no wheel for this Python (or no registry in reach): try CPython 3.11 on Linux.'; \
+	  exit 1; }
 	@touch $@
 
 run: $(BIN)/dc09-receiver  ## Run the receiver on its defaults: TCP and UDP on port 12128, events on standard output.
@@ -47,11 +53,20 @@ format: $(VENV)/dev  ## Write the code in the house's format.
 bench: $(VENV)/dev  ## Measure against a bare echo in the same run.
 	@$(BIN)/python -m bench
 
-crash: $(VENV)/dev  ## Kill the receiver under load, CYCLES times (100), and count what was lost.
-	@CYCLES=$(or $(CYCLES),100) $(BIN)/python -m pytest tests/wire/test_crash.py -s
+bench-start: $(VENV)/dev  ## Measure the time from exec to ready, with 100,000 accounts and 200,000 stored signals.
+	@$(BIN)/python -m bench.start
+
+crash: $(VENV)/dev  ## Kill the receiver under load at random instants, CYCLES times (300), and count what was lost.
+	@CYCLES=$(or $(CYCLES),300) $(BIN)/python -m pytest tests/wire/test_crash.py -s
+
+fuzz: $(VENV)/fuzz  ## Fuzz the wire formats and the pipeline for SECONDS (60) in all; exit 1 on a finding.
+	@$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60)
+
+flood: $(VENV)/dev  ## Attack the receiver in ten ways, SECONDS (10) each, and time a panel's duress meanwhile.
+	@SECONDS=$(or $(SECONDS),10) ONLY="$(ONLY)" $(BIN)/python -m tests.wire.flood
 
 buses: $(VENV)/dev  ## Kill every output's server and the receiver under load, CYCLES times (20), with 20,000 signals waiting.
-	@CYCLES=$(or $(CYCLES),20) WAITING=$(or $(WAITING),20000) $(BIN)/python -m pytest tests/wire/test_buses.py -s
+	@CYCLES=$(or $(CYCLES),20) WAITING=$(or $(WAITING),20000) $(BIN)/python -m pytest tests/wire/test_buses.py tests/wire/test_refusing_buses.py -s
 
 acceptance: $(BIN)/dc09-receiver  ## The public acceptance run, from ../shared.
 	@$(BIN)/python ../shared/acceptance/run.py --command "$(CURDIR)/$(BIN)/dc09-receiver"

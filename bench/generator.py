@@ -25,12 +25,14 @@ def frames(order: dict[str, Any], connection: int, count: int) -> list[bytes]:
     if order["token"] == dc09.LINK_TEST:
         return [dc09.encode("NULL", "0000", address, panel_time=now, key=key)] * count
     place = f"{order['round'] % 100:02d}"
+    urgent_each = order.get("urgent_each", count + 1)
+    codes = ["1121" if n % urgent_each == urgent_each - 1 else "1130" for n in range(count)]
     return [
         dc09.encode(
-            "ADM-CID", f"{n % 9999 + 1:04d}", address, f"#{account}|1130 {place} {n % 1000:03d}".encode(), (), now, key
+            "ADM-CID", f"{n % 9999 + 1:04d}", address, f"#{account}|{code} {place} {n % 1000:03d}".encode(), (), now, key
         )
-        for n in range(count)
-    ]  # fmt: skip
+        for n, code in enumerate(codes)
+    ]
 
 
 def _looks_right(order: dict[str, Any], reply: bytes, sent: bytes) -> bool:

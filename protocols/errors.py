@@ -1,6 +1,8 @@
 """Everything that can be wrong with what a panel sent, on one screen.
 
-Each leaf carries a ``reason``: a slug from a closed set, used as log field, metric label and in the refusals log.
+Each leaf carries a ``reason``: a slug from a closed set, used as log field, metric label and in the refusals log. A text
+tells what was expected and how much came, and holds no byte of what came: it is logged, and user codes and keys are not.
+The bytes stand in the refusals log.
 """
 
 from typing import ClassVar

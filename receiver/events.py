@@ -45,7 +45,7 @@ def render(stored: Stored, accounts: Accounts) -> OutEvent:
     """Write a stored event as CloudEvents.
 
     Raises:
-        ProtocolError: the stored bytes are damaged; so say ``ValueError`` and ``LookupError``.
+        ProtocolError: the stored bytes are damaged; so say ``ValueError``, ``LookupError`` and ``ArithmeticError``.
     """
     row = stored.row
     data = _signal(stored, accounts) if row.kind == Kind.SIGNAL else json.loads(row.body or b"{}")
@@ -74,7 +74,7 @@ def render_or_tell(stored: Stored, accounts: Accounts) -> OutEvent:
     """Write a stored event as CloudEvents or, when its bytes are damaged, a trouble that says so: nothing is skipped."""
     try:
         return render(stored, accounts)
-    except (ProtocolError, ValueError, LookupError) as error:
+    except (ProtocolError, ValueError, LookupError, ArithmeticError) as error:
         text = f"the event at position {stored.position} cannot be read: {error}"
         moment, raw = clock.to_text(stored.row.received_us), bytes(stored.row.raw).hex().upper()
         data = {

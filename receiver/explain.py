@@ -61,7 +61,8 @@ def _judge(frame: dc09.Frame, key: dc09.Key | None, now_us: int) -> dict[str, An
         policy.check_token(envelope)
         told["events"] = [_event(event) for event in payloads.decode(message)]
         reply = replies.ack(message, Receipt(0, repeat=False), key, now_us)
-    except (ProtocolError, PolicyError) as error:
+    except (ProtocolError, PolicyError) as refusal:
+        error = policy.recognise_nak(refusal, frame.raw)
         verdict = policy.verdict(error)
         answer = None
         if envelope is not None and verdict is policy.Verdict.NAK:

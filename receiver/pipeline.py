@@ -6,55 +6,68 @@ What happens to a frame is told by ``handle`` from top to bottom. What each refu
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import NamedTuple
 
 from protocols import dc09
-from protocols.errors import ProtocolError
+from protocols.errors import ProtocolError, Undecryptable
 from receiver import payloads, policy, replies
 from receiver.accounts import Account, Accounts
 from receiver.clock import Clock, to_text
+from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
-from receiver.errors import JournalUnavailable, PolicyError, ReceiverError
+from receiver.errors import JournalUnavailable, PolicyError, ReceiverError, StaleTimestamp
 from receiver.journal import Journal, Kind, Lane, Refusal, Row
 from receiver.paths import PathChange, Paths
 from receiver.policy import Verdict
+from receiver.senders import Heard, Notice, Senders
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble, Troubles
 
 _RAW_KEPT_BYTES = 4200
 _TROUBLE_PRIORITY = 5
-_ZERO_SEQUENCE = "0000"
+ZERO_SEQUENCE = "0000"
 URGENT, NORMAL = Lane.URGENT.value, Lane.NORMAL.value
 
 
 class Route(NamedTuple):
-    """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two."""
+    """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two.
+
+    ``spend`` is asked of each refused frame, with the peer and whether it proved a key: may it cost more than a count?
+    """
 
     listener: str
     transport: str
     peer: str
     origin: int
+    spend: Callable[[str, bool], bool] = lambda _peer, _proven: True
 
 
 class Pipeline:
     """Takes frames of all listeners."""
 
     def __init__(
-        self, accounts: Accounts, clock_settings: ClockSettings, journal: Journal, telemetry: Telemetry, clock: Clock
-    ) -> None:
+        self, accounts: Accounts, clock_settings: ClockSettings, journal: Journal, telemetry: Telemetry, clock: Clock,
+        steady: Clock | None = None, watch: ClockWatch | None = None,
+    ) -> None:  # fmt: skip
+        """Take wall and steady time; without the latter, ``clock`` is taken for both (a test's clock does not jump)."""
         self.accounts = accounts
         self.paths = Paths()
+        self.senders = Senders(clock_settings)
         self.troubles = Troubles()
         self.clock_settings = clock_settings
         self._journal = journal
         self._telemetry = telemetry
         self._clock = clock
+        self.steady = steady or clock
+        self._watch = watch
+        self.own_event: Callable[[Row], None] = lambda _row: None  # sees path and trouble events before they are stored
 
     async def handle(self, frame: dc09.Frame, route: Route) -> bytes | None:
         """Return the reply to one frame, or None when the right answer is silence."""
-        now_us = self._clock()
+        now_us, steady_us = self._clock(), self.steady()
         envelope: dc09.Envelope | None = None
         try:
             envelope = dc09.open_envelope(frame)  # who sent it: always in clear
@@ -63,22 +76,32 @@ class Pipeline:
             key = self.accounts.key_for(account)
             message = dc09.unseal(envelope, key)  # decrypts when the token starts with *
             policy.check_plaintext(envelope, account)
-            policy.check_clock(message, account, self.clock_settings, now_us)
+            suspect = policy.check_clock(message, account, self.clock_settings, now_us, self._watch, steady_us)
             policy.check_account(envelope, account, self.accounts.accept_unknown)
             policy.check_token(envelope)
-            if account.supervision_seconds is not None:
-                self._seen(account, account.supervision_seconds, route, now_us)
+            heard = self.senders.heard(message, account, key, route, steady_us)  # refuses nothing
+            if heard.notices:
+                self._notice(heard.notices, envelope, route, now_us)
+            if account.supervision_seconds is not None and heard.fresh:
+                self._seen(account, account.supervision_seconds, route, now_us, steady_us)
+            if suspect:
+                self._doubt(message, route, now_us)
             if envelope.token == dc09.LINK_TEST:
                 self._telemetry.link_tested(route.transport)
                 return replies.ack_link_test(message, key, now_us)
             events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
-            receipt = await self._journal.append(_rows(message, events, account, route, now_us))  # on disk from here on
+            rows = _rows(message, events, account, heard, route, now_us, suspect)
+            receipt = await self._journal.append(rows)  # on disk from here on
+        except StaleTimestamp as error:
+            return self._refuse_stale(error, message, account, route, now_us)
         except (ProtocolError, PolicyError, JournalUnavailable) as error:
             return self._refuse(error, frame.raw, envelope, route, now_us)
         if receipt.repeat:
             self._telemetry.repeated(route.transport)
         else:
             self._accepted(message, events, receipt.position, route)
+            if heard.if_new is not None or events[0].block_account is not None:
+                self._notice_signal(heard.if_new, events[0].block_account, envelope, route, now_us)
         return replies.ack(message, receipt, key, now_us)
 
     def handle_damage(self, damage: dc09.Damage, route: Route) -> None:
@@ -97,36 +120,94 @@ class Pipeline:
     def _refuse(
         self, error: ProtocolError | ReceiverError, raw: bytes, envelope: dc09.Envelope | None, route: Route, now_us: int
     ) -> bytes | None:
+        error = policy.recognise_nak(error, raw)
         verdict = policy.verdict(error)
+        ours = isinstance(error, JournalUnavailable)  # no fault of the sender's
+        if not ours and not route.spend(route.peer, verdict is Verdict.NAK):
+            self._telemetry.refused_over_budget(route.transport, error.reason)
+            return None
         account = envelope.address.account if envelope else None
         self._telemetry.refused(
             route.transport, verdict.value, error.reason,
             listener=route.listener, peer=route.peer, account=account or "-", error=error,
         )  # fmt: skip
-        kept = Refusal(
-            now_us, error.reason, str(error), account, route.listener, route.transport, route.peer, raw[:_RAW_KEPT_BYTES]
-        )
+        shown = dc09.mask_keys(raw[:_RAW_KEPT_BYTES])
+        kept = Refusal(now_us, error.reason, str(error), account, route.listener, route.transport, route.peer, shown)
         if not self._journal.refuse(kept):
             self._telemetry.refusals_dropped += 1
-        if isinstance(error, policy.TROUBLES):
-            shown = raw[:_RAW_KEPT_BYTES].hex().upper()
-            trouble = Trouble(error.reason, str(error), now_us, 1, account, route.listener, route.peer, shown)
+        reason = policy.TROUBLES.get(type(error))
+        if reason is not None:
+            text = self._explain(error, account)
+            trouble = Trouble(reason, text, now_us, 1, account, route.listener, route.peer, shown.hex().upper())
             self.raise_trouble(trouble, route.origin, now_us)
         if envelope is None or verdict is Verdict.SILENCE:
             return None
-        return replies.nak(envelope, now_us) if verdict is Verdict.NAK else replies.duh(envelope)
+        reply = replies.nak(envelope, now_us) if verdict is Verdict.NAK else replies.duh(envelope)
+        if route.transport == "udp" and len(reply) > len(raw):
+            self._telemetry.reply_withheld()  # a source can be forged: never more bytes than came
+            return None
+        return reply
+
+    # -- impostors ------------------------------------------------------------------------------------------------
+
+    def _notice_signal(
+        self, notice: Notice | None, other: str | None, envelope: dc09.Envelope, route: Route, now_us: int
+    ) -> None:
+        """Tell of what is odd about a signal that was stored and is acknowledged; ``other`` is its block's account."""
+        name = envelope.address.account
+        if other is not None:
+            text = f"account {name} sends data of account {other}; the signals belong to {name}, see block_account"
+            self._notice((Notice("block-account-differs", text),), envelope, route, now_us)
+        if notice is not None:
+            self._notice((notice,), envelope, route, now_us)
+
+    def _refuse_stale(
+        self, error: StaleTimestamp, message: dc09.Message, account: Account, route: Route, now_us: int
+    ) -> bytes | None:
+        """Refuse a stale stamp, and tell of a recording played back where that can be told from a wrong clock."""
+        envelope = message.envelope
+        known = self._journal.knows(repeat_identity(message))
+        notice = self.senders.refused_as_stale(
+            message, account, envelope.frame.raw, route.peer, known, now_us, self.steady()
+        )
+        if notice is not None:
+            self._notice((notice,), envelope, route, now_us)
+        return self._refuse(error, envelope.frame.raw, envelope, route, now_us)
+
+    def _explain(self, error: ProtocolError | ReceiverError, name: str | None) -> str:
+        """Return an error's words, with what is known of the account's key when that does not open a message."""
+        if name is None or not isinstance(error, Undecryptable):
+            return str(error)
+        account = self.accounts.find(name)
+        return self.senders.why_unopened(name, account, self.accounts.key_for(account)) or str(error)
+
+    def _notice(self, notices: tuple[Notice, ...], envelope: dc09.Envelope, route: Route, now_us: int) -> None:
+        """Raise a trouble for each notice on a message's sender."""
+        for notice in notices:
+            shown = dc09.mask_keys(notice.raw or envelope.frame.raw).hex().upper()
+            name, peer = envelope.address.account, notice.peer or route.peer
+            trouble = Trouble(notice.reason, notice.text, now_us, 1, name, route.listener, peer, shown)
+            self.raise_trouble(trouble, route.origin, now_us)
 
     # -- paths and troubles ---------------------------------------------------------------------------------------
 
-    def _seen(self, account: Account, interval_seconds: int, route: Route, now_us: int) -> None:
+    def _seen(self, account: Account, interval_seconds: int, route: Route, now_us: int, steady_us: int) -> None:
         """Restart the path's timer; any valid message does."""
-        change = self.paths.seen(account.account, route.listener, interval_seconds, now_us)
+        change = self.paths.seen(account.account, route.listener, interval_seconds, steady_us)
         if change is not None:
             self.tell_path(change, route.origin, now_us)
 
+    def _doubt(self, message: dc09.Message, route: Route, now_us: int) -> None:
+        """Tell, once a minute at most, that messages are accepted though our clock says that their stamps are wrong."""
+        text = (
+            f"our clock is in doubt: the stamp {(message.stamp or b'').decode()} is outside its window and was accepted; "
+            "set the clock right, then compare it with the panels'"
+        )
+        self.raise_trouble(Trouble("clock-suspect", text, now_us), route.origin, now_us)
+
     def raise_trouble(self, trouble: Trouble, origin: int, now_us: int) -> None:
         """Tell an operator, unless the like was told within the minute; then it is counted."""
-        now_told = self.troubles.add(trouble, now_us)
+        now_told = self.troubles.add(trouble, self.steady())
         if now_told is not None:
             self.tell_trouble(now_told, origin, now_us)
 
@@ -139,7 +220,7 @@ class Pipeline:
 
     def tell_path(self, change: PathChange, origin: int, now_us: int) -> None:
         """Store a path event and log it."""
-        data = change._asdict() | {"last_seen": to_text(change.last_seen_us)}
+        data = change._asdict() | {"last_seen": to_text(now_us - self.steady() + change.last_seen_us)}
         del data["last_seen_us"]
         self._telemetry.path_changed(**data)
         self._store_own(Kind.PATH, data, origin, now_us)
@@ -147,6 +228,7 @@ class Pipeline:
     def _store_own(self, kind: Kind, data: dict[str, object], origin: int, now_us: int) -> None:
         body = json.dumps(data).encode()
         row = Row(kind.value, NORMAL, _TROUBLE_PRIORITY, 0, now_us, None, os.urandom(16), 0, origin, "", "", b"", body)
+        self.own_event(row)
         try:
             self._journal.append_later([row])
         except JournalUnavailable as error:
@@ -154,16 +236,21 @@ class Pipeline:
 
 
 def _rows(
-    message: dc09.Message, events: tuple[payloads.Event, ...], account: Account, route: Route, now_us: int
-) -> list[Row]:
+    message: dc09.Message, events: tuple[payloads.Event, ...], account: Account, heard: Heard, route: Route, now_us: int,
+    suspect: bool,
+) -> list[Row]:  # fmt: skip
     """Return what the journal keeps of a message: one row an event."""
     envelope = message.envelope
     flags = "" if account.registered else "unregistered"
-    if account.key is not None and not envelope.encrypted:
-        flags = "plaintext"
+    if not envelope.encrypted and (account.key is not None or heard.downgraded):
+        flags = f"{flags} plaintext".lstrip()
+    if suspect:
+        flags = f"{flags} clock-suspect".lstrip()
     panel_time = None if message.panel_time is None else account.to_utc(message.panel_time)
     identity = repeat_identity(message)
-    body = message.body if envelope.encrypted else None
+    raw, body = envelope.frame.raw, message.body if envelope.encrypted else None
+    if message.extended:  # the value of a key exchange is not kept
+        raw, body = dc09.mask_keys(raw), body and dc09.mask_body(message)
     rows = []
     for number, event in enumerate(events):
         lane = URGENT if event.priority == payloads.URGENT_PRIORITY else NORMAL
@@ -171,7 +258,7 @@ def _rows(
         rows.append(
             Row(
                 0, lane, event.priority, duress, now_us, panel_time, identity, number,
-                route.origin, route.peer, flags, envelope.frame.raw, body,
+                route.origin, route.peer, flags, raw, body,
             )
         )  # fmt: skip
     return rows
@@ -188,6 +275,6 @@ def repeat_identity(message: dc09.Message) -> bytes:
     for letter, value in message.extended:
         if letter != "H":
             told += b"][" + letter.encode() + value
-    if envelope.sequence == _ZERO_SEQUENCE:
+    if envelope.sequence == ZERO_SEQUENCE:
         told += b"]" + (message.stamp or os.urandom(16))
     return blake2b(told, digest_size=16).digest()

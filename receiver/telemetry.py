@@ -24,8 +24,9 @@ from receiver.config import LogSettings
 _LOG = logging.getLogger("receiver")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+*#%-]{1,200}")
 _LINES_A_SECOND = 20
+_TALKATIVE = ("aio_pika", "aiormq", "nats", "mqtt", "paho")  # what they log, the outputs raise and we tell in our own way
 _ACK_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 4.0)
-_DELIVERY_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
+DELIVERY_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
 _SYNC_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 Labelled = Iterable[tuple[tuple[str, ...], float]]
@@ -64,6 +65,8 @@ def start_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     _LOG.setLevel(settings.level.upper())
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
 
 
 class Histogram:
@@ -108,6 +111,9 @@ class Telemetry(Collector):
         self.converted: Counter[str] = Counter()
         self.udp_overflow = 0
         self.refusals_dropped = 0
+        self.over_budget: Counter[str] = Counter()
+        self.accept_failures = 0
+        self.replies_withheld = 0
         self.connections_refused: Counter[str] = Counter()
         self.ack_seconds = Histogram(_ACK_BUCKETS)
         self.sync_seconds = Histogram(_SYNC_BUCKETS)
@@ -130,6 +136,10 @@ class Telemetry(Collector):
     def listening(self, **fields: object) -> None:
         """A socket was bound."""
         _tell(logging.INFO, "listener opened", fields)
+
+    def taking_over(self, **fields: object) -> None:
+        """The receiver that ran has handed over its sockets and was told to go."""
+        _tell(logging.INFO, "taking over", fields)
 
     def stopping(self, **fields: object) -> None:
         """The receiver was asked to stop."""
@@ -179,6 +189,11 @@ class Telemetry(Collector):
             logging.WARNING, "frame refused", {"reason": reason, "answer": answer, "transport": transport, **fields}
         )
 
+    def refused_over_budget(self, transport: str, reason: str) -> None:
+        """A frame was refused whose sender has used up its budget: it is counted and nothing else."""
+        self.frames[transport, "silence", reason] += 1
+        self.over_budget[transport] += 1
+
     def trouble(self, **fields: object) -> None:
         """A trouble event was raised."""
         self._tell_bounded(logging.WARNING, "trouble raised", fields)
@@ -191,6 +206,20 @@ class Telemetry(Collector):
         """A connection was closed because of a limit or a time-out."""
         self.connections_refused[reason] += 1
         self._tell_bounded(logging.WARNING, "connection closed", {"reason": reason, **fields})
+
+    def accept_failed(self, tell: bool, **fields: object) -> None:
+        """The system has no descriptor or no memory for a caller, who waits; ``tell`` when this begins."""
+        self.accept_failures += 1
+        if tell:
+            _tell(logging.ERROR, "connections cannot be taken; close files or raise the limit (ulimit -n)", fields)
+
+    def accepting_again(self, **fields: object) -> None:
+        """There is a descriptor again, and callers are taken."""
+        _tell(logging.INFO, "connections are taken again", fields)
+
+    def reply_withheld(self) -> None:
+        """A reply would have been longer than the datagram's frame; who forged its address gets nothing to multiply."""
+        self.replies_withheld += 1
 
     def datagram_dropped(self) -> None:
         """Too many datagrams were in hand."""
@@ -214,7 +243,7 @@ class Telemetry(Collector):
         self.delivered[output] += len(seconds)
         histogram = self.delivery_seconds.get((output, lane))
         if histogram is None:
-            histogram = self.delivery_seconds[output, lane] = Histogram(_DELIVERY_BUCKETS)
+            histogram = self.delivery_seconds[output, lane] = Histogram(DELIVERY_BUCKETS)
         for waited in seconds:
             histogram.observe(waited)
 
@@ -297,6 +326,14 @@ class Telemetry(Collector):
         yield _filled(closed, (((reason,), count) for reason, count in self.connections_refused.items()))
         yield CounterMetricFamily(
             "receiver_refusals_dropped", "Refused frames too many for the refusals log", self.refusals_dropped
+        )
+        over = CounterMetricFamily(
+            "receiver_refused_over_budget", "Refused frames that were only counted", labels=["transport"]
+        )
+        yield _filled(over, (((transport,), count) for transport, count in self.over_budget.items()))
+        yield CounterMetricFamily("receiver_accept_failures", "Times no connection could be taken", self.accept_failures)
+        yield CounterMetricFamily(
+            "receiver_udp_replies_withheld", "Replies longer than the frame, not sent", self.replies_withheld
         )
         yield self.ack_seconds.metric("receiver_ack_seconds", "From the last byte of a frame to its ACK written")
         yield self.sync_seconds.metric("receiver_journal_sync_seconds", "Commit and sync of one group")

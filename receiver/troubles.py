@@ -1,9 +1,12 @@
 """Troubles: what an operator must be told of beside the signals; pure state, with time passed in.
 
-The first of its kind goes out at once. Its like, from the same account at the same listener or output, are counted for a
-minute and then told as one with their ``count``, so that a storm is one line and not ten thousand.
+The first of its kind goes out at once. Its like, from the same account at the same listener or output, are counted for the
+reason's window and then told as one with their ``count``. Of each reason at most 20 are told singly in a minute; all
+others become one trouble at the end of that minute, with their ``count`` and the number of accounts, so that a storm is one
+line and not ten thousand. While a storm goes on, only what was not heard of before is told singly.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from receiver.clock import SECOND_US
@@ -13,15 +16,43 @@ REASONS = {
     "plaintext-refused": "a message in clear for an account that has a key",
     "unknown-account": "a message of an account that is not registered",
     "unknown-token": "a message in a format that is in no table of the standards",
-    "journal-damaged": "a stored event that cannot be read again; its bytes stand in raw",
+    "second-address": "an account reports from a second address while the first is alive",
+    "replayed": "messages that were accepted before came again, with time stamps that are used up",
+    "downgraded": "an account that reported encrypted now reports in clear",
+    "sequence-reused": "a sequence number used again at once, with other data",
+    "block-account-differs": "a message names another account inside than in its header",
+    "reflected-reply": "a reply that only a receiver sends came in",
+    "clock-stepped": "our own clock jumped",
+    "clock-behind-journal": "our own clock is before the newest stored event",
+    "clock-unsynchronised": "the kernel says that nothing keeps our clock right",
+    "clock-suspect": "messages were accepted, or most panels agree, against our own clock",
+    "journal-damaged": "a stored event or a part of the journal's file that cannot be read again",
+    "journal-unwritable": "the journal cannot be written and ACKs are withheld",
+    "journal-recovered": "the journal takes signals again",
+    "journal-slow": "the journal's disk takes longer than slow_sync_seconds",
+    "disk-low": "less room on the journal's disk than min_free_bytes",
+    "disk-cleared": "there is room on the journal's disk again",
+    "backlog-high": "an output is at 80 % of max_backlog",
+    "backlog-full": "an output is at max_backlog and ACKs are withheld",
+    "backlog-cleared": "the outputs have caught up",
     "dead-letter": "an output's target refused an event for good; it lies in the output's dead letters",
     "automation-lost": "an output's automation software does not answer; events wait for it",
     "automation-restored": "an output's automation software answers again",
     "does-not-fit": "an account or number had no room in an automation format and went out cut",
     "paths-lost": "many paths were lost at once; the count stands for them",
 }
-_WINDOW_US = 60 * SECOND_US
-_MAX_KINDS = 2000
+WINDOW_SECONDS = 60
+WINDOWS_SECONDS = {
+    "second-address": 3600,  # panels with two ways in, and addresses that providers change
+    "downgraded": 3600,
+    "block-account-differs": 86400,  # the normal state of some makes
+}
+"""How long the like of a trouble is counted before it is told again, where that is not a minute."""
+SINGLY_A_MINUTE = 20
+"""Troubles of one reason that are told one by one; what one person can read in a minute, and then it is a storm."""
+_STORM_US = 60 * SECOND_US
+_MAX_KINDS = 10_000  # of one reason, about 600 bytes each; of those above only the sum is known
+_ENDED_AT_ONCE = 1000  # windows closed in one look, 1.5 ms; the rest a second later
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +70,161 @@ class Trouble:
     output: str | None = None
 
 
+Kind = tuple[str | None, str | None]
+"""Account, and listener or output: what makes two troubles of one reason alike."""
+
+
+class _Window:
+    """The time in which the like of a told trouble is counted; ``held`` is the latest of them with their count."""
+
+    __slots__ = ("held", "singly", "until_us")
+
+    def __init__(self, until_us: int, singly: bool) -> None:
+        self.until_us = until_us
+        self.singly = singly  # its first was told singly; else it is one of a storm, and little is kept of it
+        self.held: Trouble | None = None
+
+    def hold(self, trouble: Trouble) -> None:
+        """Count a trouble in."""
+        held = self.held
+        count = trouble.count if held is None else held.count + trouble.count
+        since_us = trouble.since_us if held is None else held.since_us
+        if self.singly:
+            raw = None if trouble.reason in WINDOWS_SECONDS else trouble.raw  # up to 8 KB, too much to keep for a day
+            self.held = replace(trouble, count=count, since_us=since_us, raw=raw)
+        else:
+            self.held = replace(trouble, count=count, since_us=since_us, raw=None, text=REASONS.get(trouble.reason, ""))
+
+
+class _Minute:
+    """What one reason brings in one minute: how many were told singly, and the sum of the others."""
+
+    __slots__ = ("accounts", "count", "hosts", "last", "listeners", "since_us", "singly", "stormy", "until_us")
+
+    def __init__(self, until_us: int, stormy: bool) -> None:
+        self.until_us = until_us
+        self.stormy = stormy  # the minute before was a storm already
+        self.singly = self.count = self.since_us = 0
+        self.accounts: set[str] = set()
+        self.hosts: set[str] = set()
+        self.listeners: set[str | None] = set()
+        self.last: Trouble | None = None
+
+    def add(self, trouble: Trouble) -> None:
+        """Count a trouble into the sum."""
+        self.since_us = min(self.since_us, trouble.since_us) if self.count else trouble.since_us
+        self.count += trouble.count
+        if trouble.account is not None and len(self.accounts) < _MAX_KINDS:
+            self.accounts.add(trouble.account)
+        if len(self.hosts) < 2:
+            self.hosts.add(host_of(trouble.peer or "?"))
+        self.listeners.add(trouble.listener)
+        self.last = trouble
+
+    def sum(self) -> Trouble:
+        """Return the one trouble that stands for the others."""
+        last = self.last
+        assert last is not None
+        if len(self.accounts) <= 1 and len(self.listeners) == 1:
+            return replace(last, count=self.count, since_us=self.since_us)
+        one_host = len(self.hosts) == 1
+        most = "or more " if len(self.accounts) == _MAX_KINDS else ""
+        text = (
+            f"a storm, {self.count} more within a minute, of {len(self.accounts)} {most}accounts, "
+            + (f"all from {host_of(last.peer or '?')}" if one_host else "from several addresses")
+            + f": {REASONS.get(last.reason, last.reason)}"
+        )
+        return Trouble(
+            last.reason, text, self.since_us, self.count,
+            listener=last.listener if len(self.listeners) == 1 else None, peer=last.peer if one_host else None,
+        )  # fmt: skip
+
+
 class Troubles:
-    """Counts like troubles together."""
+    """Counts like troubles together, and storms into one. ``now_us`` must only run forward."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, str | None, str | None, str | None], tuple[int, Trouble | None]] = {}
+        self.happened: Counter[str] = Counter()  # by reason, each one, told or counted
+        self._open: dict[str, dict[Kind, _Window]] = {}  # by reason, those that end first in front
+        self._minutes: dict[str, _Minute] = {}
 
     def add(self, trouble: Trouble, now_us: int) -> Trouble | None:
         """Return the trouble when it is to go out now, None when it was counted."""
-        kind = (trouble.reason, trouble.account, trouble.listener, trouble.output)
-        if kind not in self._open and len(self._open) >= _MAX_KINDS:
-            trouble = replace(trouble, account=None)  # too many different ones: one counter for the reason
-            kind = (trouble.reason, None, trouble.listener, trouble.output)
-        if kind not in self._open:
-            self._open[kind] = (now_us + _WINDOW_US, None)
+        reason = trouble.reason
+        self.happened[reason] += trouble.count
+        kind = (trouble.account, trouble.listener or trouble.output)
+        windows = self._open.setdefault(reason, {})
+        window = windows.get(kind)
+        if window is not None:
+            window.hold(trouble)
+            return None
+        minute = self._minute(reason, now_us)
+        singly = minute.singly < SINGLY_A_MINUTE
+        if len(windows) < _MAX_KINDS:
+            windows[kind] = _Window(now_us + _window_us(reason), singly)
+        if singly:
+            minute.singly += 1
             return trouble
-        until, held = self._open[kind]
-        count = 1 if held is None else held.count + 1
-        since = trouble.since_us if held is None else held.since_us
-        self._open[kind] = (until, replace(trouble, count=count, since_us=since))
+        minute.add(trouble)
         return None
 
     def due(self, now_us: int) -> list[Trouble]:
-        """Return what was counted in windows that have ended."""
-        ended = [kind for kind, (until, _) in self._open.items() if until <= now_us]
+        """Return what was counted in windows and minutes that have ended."""
         told = []
-        for kind in ended:
-            _, held = self._open.pop(kind)
-            if held is not None:
-                told.append(held)
-                self._open[kind] = (now_us + _WINDOW_US, None)
+        for reason, minute in list(self._minutes.items()):
+            if minute.until_us <= now_us:
+                del self._minutes[reason]
+                if minute.count:
+                    told.append(minute.sum())
+                    self._minutes[reason] = _Minute(now_us + _STORM_US, stormy=True)
+        for reason, windows in self._open.items():
+            told += self._end_windows(reason, windows, now_us)
         return told
+
+    def rest(self) -> list[Trouble]:
+        """Return all that was counted and not told, at most one trouble a reason: the receiver stops."""
+        for reason, windows in self._open.items():
+            for window in windows.values():
+                if window.held is not None:
+                    self._minute(reason, 0).add(window.held)
+        told = [minute.sum() for minute in self._minutes.values() if minute.count]
+        self._open.clear()
+        self._minutes.clear()
+        return told
+
+    def _end_windows(self, reason: str, windows: dict[Kind, _Window], now_us: int) -> list[Trouble]:
+        """Close the windows that have ended; one in which something was counted begins again."""
+        ended: list[tuple[Kind, Trouble | None]] = []
+        for kind, window in windows.items():
+            if window.until_us > now_us or len(ended) == _ENDED_AT_ONCE:
+                break
+            ended.append((kind, window.held))
+        told = []
+        for kind, held in ended:
+            del windows[kind]
+            if held is None:
+                continue
+            minute = self._minute(reason, now_us)
+            singly = minute.singly < SINGLY_A_MINUTE and not minute.stormy
+            windows[kind] = _Window(now_us + _window_us(reason), singly)
+            if singly:
+                minute.singly += 1
+                told.append(held)
+            else:
+                minute.add(held)
+        return told
+
+    def _minute(self, reason: str, now_us: int) -> _Minute:
+        minute = self._minutes.get(reason)
+        if minute is None or (minute.until_us <= now_us and not minute.count):
+            minute = self._minutes[reason] = _Minute(now_us + _STORM_US, stormy=False)
+        return minute
+
+
+def _window_us(reason: str) -> int:
+    return WINDOWS_SECONDS.get(reason, WINDOW_SECONDS) * SECOND_US
+
+
+def host_of(peer: str) -> str:
+    """Return the address in ``192.0.2.1:4000`` or ``[2001:db8::1]:4000``, without its port."""
+    return peer.rpartition(":")[0] or peer

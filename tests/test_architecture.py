@@ -13,11 +13,12 @@ LAYERS = [
     "protocols.automation",
     "receiver.errors receiver.clock receiver.process",
     "receiver.config",
-    "receiver.accounts receiver.journal",
+    "receiver.accounts receiver.journal receiver.clockwatch",
     "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",
-    "receiver.events",
+    "receiver.events receiver.senders receiver.journal_watch",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
     "receiver.listeners",
+    "receiver.succession receiver.gauges",
     "receiver.service",
     "receiver.cli receiver.demo",
     "receiver.__main__",
@@ -25,7 +26,7 @@ LAYERS = [
 LEVEL = {name: level for level, line in enumerate(LAYERS) for name in line.split()}
 HOMES = {
     "crcmod": {"protocols/dc09/crc.py"},
-    "Crypto": {"protocols/dc09/cipher.py"},
+    "cryptography": {"protocols/dc09/cipher.py"},
     "prometheus_client": {"receiver/telemetry.py"},
     "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options", "outputs")},
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},
@@ -38,7 +39,9 @@ HOMES = {
     "asyncpg": {"receiver/outputs/postgresql.py"},
     "confluent_kafka": {"receiver/outputs/kafka.py"},
     "uvloop": {"receiver/cli/__init__.py"},
-    "sqlite3": {f"receiver/journal/{name}.py" for name in ("deliveries", "reader", "store", "writer")},
+    "sqlite3": {
+        f"receiver/journal/{name}.py" for name in ("deliveries", "jobs", "opening", "reader", "salvage", "store", "writer")
+    },
 }
 MODULES = sorted(path for package in ("protocols", "receiver") for path in (ROOT / package).rglob("*.py"))
 

@@ -68,7 +68,7 @@ def decode(text: str) -> ContactId:
         return ContactId(_QUALIFIERS[qualifier.upper()], code.upper().replace("A", "0"), near or far, number or long_number)
     if len(text) == 16:
         return decode_telephone(text)[1]
-    raise ContactIdError(f"expected QXYZ GG CCC, got {text[:60]!r}")
+    raise ContactIdError(f"expected QXYZ GG CCC, got {len(text)} characters of another shape")
 
 
 def encode(event: ContactId) -> str:
@@ -89,10 +89,9 @@ def decode_telephone(text: str) -> tuple[str, ContactId]:
     """
     match = _TELEPHONE.fullmatch(text)
     if match is None:
-        raise ContactIdError(f"expected 16 digits ACCT MT QXYZ GG CCC S, got {text[:60]!r}")
-    wanted = check_digit(text[:15])
-    if text[15].upper() != wanted:
-        raise ContactIdError(f"the check digit of {text} should be {wanted}")
+        raise ContactIdError(f"expected 16 digits ACCT MT QXYZ GG CCC S, got {len(text)} characters of another shape")
+    if text[15].upper() != check_digit(text[:15]):
+        raise ContactIdError("the check digit does not fit the digits before it")
     account, _, qualifier, code, partition, number = match.groups()
     return account, ContactId(_QUALIFIERS[qualifier], code.upper().replace("A", "0"), partition, number)
 
@@ -105,5 +104,7 @@ def encode_telephone(account: str, event: ContactId) -> str:
     """
     digits = f"{account}18{event.qualifier.value}{event.event_code}{event.partition}{event.zone_or_user}"
     if _TELEPHONE.fullmatch(digits + "0") is None:
-        raise ContactIdError(f"{account!r} {encode(event)!r} does not fit the 16-digit form")
+        raise ContactIdError(
+            "the 16-digit form holds four digits of an account, two of a partition and three of a zone or user"
+        )
     return digits + check_digit(digits)

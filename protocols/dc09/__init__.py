@@ -2,6 +2,7 @@
 
 from protocols.dc09.cipher import Key
 from protocols.dc09.framing import MAX_FRAME_BYTES, Damage, Frame, Framer, split_datagram, wrap
+from protocols.dc09.masking import mask_body, mask_keys
 from protocols.dc09.message import (
     KNOWN_TOKENS,
     LINK_TEST,
@@ -30,6 +31,8 @@ __all__ = [
     "Key",
     "Message",
     "encode",
+    "mask_body",
+    "mask_keys",
     "open_envelope",
     "read_body",
     "split_datagram",

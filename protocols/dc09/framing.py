@@ -25,6 +25,12 @@ _HEADER_BYTES = 10
 _LF, _CR, _QUOTE = 0x0A, 0x0D, 0x22
 _FILLER = b"\x00\r\n "  # between frames these mean nothing (clause 5.5.1; NUL after CR: ioBroker.sia issue 11)
 _NOISE_KEPT_BYTES = 512
+# What one byte may cost. Headers can be packed so that 500 frames of 4 KB overlap at a byte, each with a CR at its end;
+# ordinary damage overlaps twice or thrice. Past these bounds a frame is told as damage unread, so that the loop goes on.
+_MOST_OPEN = 32  # frames that began and have not ended
+_MOST_TOLD = 16  # pieces of damage told one by one from one feed; the rest is one piece with a count
+_CHECKED_PER_BYTE = 4  # bytes of failing CRC for each byte that came ...
+_CHECKED_AT_LEAST = 16 * MAX_FRAME_BYTES  # ... and this much more at once, 0.2 ms
 
 # The header of a frame that may follow: text CRC first, the two forms exclude each other.
 _HEADER = re.compile(rb'\n(?:([0-9A-Fa-f]{4})([0-9A-Fa-f]{4})"|(..)([0-9A-Fa-f]{4})")', re.DOTALL)
@@ -61,25 +67,64 @@ class _Candidate(NamedTuple):
     end: int
 
 
+class _Failure(NamedTuple):
+    """A candidate that is no frame. It reaches to ``end``, or to where a good frame begins before that."""
+
+    candidate: _Candidate
+    error: FramingError
+    end: int
+
+
+class _Found:
+    """What one feed found. Past a bound damage is counted in place of told, so that a dense kind of it costs no more."""
+
+    __slots__ = ("items", "told", "untold", "untold_raw")
+
+    def __init__(self) -> None:
+        self.items: list[Frame | Damage] = []
+        self.told = 0
+        self.untold = 0
+        self.untold_raw = b""
+
+    def full(self, raw: bytes) -> bool:
+        """Say whether one more piece of damage, ``raw``, is only counted; count it."""
+        if self.told < _MOST_TOLD:
+            self.told += 1
+            return False
+        self.untold += 1
+        self.untold_raw = self.untold_raw or raw[:_NOISE_KEPT_BYTES]
+        return True
+
+    def all(self) -> list[Frame | Damage]:
+        """Return everything; what was only counted is one piece of damage at the end."""
+        if self.untold:
+            error = NotDc09(f"{self.untold} more damaged pieces came at once; this is the first of them")
+            self.items.append(Damage(error, self.untold_raw))
+        return self.items
+
+
 class Framer:
     """Cuts a stream into frames, whatever pieces it comes in; never raises and never holds more than one frame's bytes.
 
-    A frame that turns out damaged takes no neighbour with it: the search goes on at the byte after its LF. While a
-    frame is still incomplete, a whole one with a fitting CRC further on proves that the first will never end.
-    Every byte is searched once and every header judged once, so the work is linear in what came.
+    A frame that turns out damaged takes no neighbour with it: the search goes on behind its header. While a frame is still
+    incomplete, a whole one with a fitting CRC further on proves that the first will never end. Each byte is searched once,
+    each header judged once, and what failing frames may cost is bounded by the bytes that came (``docs/decisions/0005``).
+    No byte is told twice: what is returned is never longer than what was fed.
     """
 
-    __slots__ = ("_buffer", "_nearest_end", "_open", "_reported", "_searched")
+    __slots__ = ("_buffer", "_credit", "_failure", "_nearest_end", "_open", "_reported", "_searched")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._credit = _CHECKED_AT_LEAST
         self._forget()
 
     def _forget(self) -> None:
-        self._open: list[_Candidate] = []  # headers whose frames have not arrived whole
-        self._nearest_end = 0  # none of them can be judged before the buffer reaches this
+        self._buffer = b""
+        self._open: list[_Candidate] = []  # headers whose frames have not arrived whole, by start
+        self._nearest_end = sys.maxsize  # none of them can be judged before the buffer reaches this
         self._searched = 0  # headers were looked for up to here
         self._reported = 0  # bytes before this belong to a Frame or a Damage already
+        self._failure: _Failure | None = None  # not told yet: a good frame may begin inside it
 
     @property
     def begun(self) -> bool:
@@ -93,126 +138,165 @@ class Framer:
             if frame is not None:
                 return [frame]
         self._buffer += data
-        found: list[Frame | Damage] = []
-        fresh = self._find_headers()
-        if fresh or len(self._buffer) >= self._nearest_end:
-            self._searched = max(self._searched, self._judge(self._open + fresh, found))
+        self._credit = min(self._credit, _CHECKED_AT_LEAST) + _CHECKED_PER_BYTE * len(data)
+        found = _Found()
+        if len(self._buffer) >= self._nearest_end:
+            self._judge_open(found)
+        self._search(found)
         self._trim(found)
-        return found
+        return found.all()
 
     def end(self) -> list[Frame | Damage]:
         """Give up what is held (end of the stream, or too long a wait) and return it as damage."""
-        found: list[Frame | Damage] = []
+        found = _Found()
         if self._open:
-            first = self._open[0]
+            first, self._open = self._open[0], []
             closed = self._buffer.find(b"\r", first.body) >= 0
-            wrong: FramingError = (
+            self._fail(
+                first,
                 BadLength("the frame ends before its length field says")
                 if closed
-                else Truncated("a frame began and did not end")
+                else Truncated("a frame began and did not end"),
+                found,
             )
-            found.append(self._damage(first, wrong))
-        else:
-            self._report_noise(len(self._buffer), found)
-        self._buffer = b""
+        self._report(len(self._buffer), found)
         self._forget()
-        return found
+        return found.all()
 
-    def _find_headers(self) -> list[_Candidate]:
-        """Return every place not looked at before where a frame may begin."""
-        found = []
+    # -- finding and judging --------------------------------------------------------------------------------------
+
+    def _judge_open(self, found: _Found) -> None:
+        """Judge again what had not arrived whole."""
+        waiting, self._open, self._nearest_end, taken = self._open, [], sys.maxsize, 0
+        for candidate in waiting:
+            if candidate.start >= taken and self._judge(candidate, found):
+                taken = candidate.end
+
+    def _search(self, found: _Found) -> None:
+        """Find and judge every header not looked at before; not those inside a good frame."""
         while match := _HEADER.search(self._buffer, self._searched):
             length = _LENGTHS.get(match[2] or match[4])
             body = match.end() - 1
-            found.append(_Candidate(match.start(), body, -1 if length is None else body + length + 1))
-            self._searched = match.start() + 1
+            self._searched = body  # two headers never overlap: the quote of one would be in the number of the other
+            self._judge(_Candidate(match.start(), body, -1 if length is None else body + length + 1), found)
         # The end of the buffer may cut a header short: look at its last bytes again next time.
         self._searched = max(self._searched, len(self._buffer) - _HEADER_BYTES + 1)
-        return found
 
-    def _judge(self, candidates: list[_Candidate], found: list[Frame | Damage]) -> int:
-        """Decide every candidate that arrived whole, keep the others, and return where the last good frame ended."""
-        self._open, taken = [], 0
-        for candidate in candidates:
-            if candidate.start < taken:
-                continue  # inside a good frame
-            if candidate.end > len(self._buffer):
-                self._open.append(candidate)
-                continue
-            error = self._check(candidate)
-            if error is None:
-                self._take(candidate, found)
-                taken = candidate.end
-            elif not self._open and candidate.start >= self._reported:
-                # Not reported: what lies inside bytes reported already, or inside a frame that may still end well.
-                self._report_noise(candidate.start, found)
-                found.append(self._damage(candidate, error))
-        self._nearest_end = min((c.end for c in self._open), default=sys.maxsize)
-        return taken
+    def _judge(self, candidate: _Candidate, found: _Found) -> bool:
+        """Take a good frame and return whether it was one; hold one that has not arrived whole."""
+        if candidate.end > len(self._buffer):
+            self._hold(candidate, found)
+            return False
+        error = self._check(candidate)
+        if error is None:
+            self._take(candidate, found)
+            return True
+        if not self._open and candidate.start >= self._reported:
+            # Not told: what lies inside bytes told already, or inside a frame that may still end well.
+            self._fail(candidate, error, found)
+        return False
 
     def _check(self, candidate: _Candidate) -> FramingError | None:
         if candidate.end < 0:
             return BadLength("the first digit of the length field is not 0")
         if self._buffer[candidate.end - 1] != _CR:
             return BadLength("the frame does not end where its length field says")
-        if _crc_text(self._buffer, candidate) != f"{crc16(self._body(candidate)):04X}":
-            return BadCrc("the CRC does not fit the bytes it covers")
-        return None
+        size = candidate.end - candidate.body
+        if size > self._credit:
+            return NotDc09("too many frames begin inside one another here; this one was not read")
+        if _crc_text(self._buffer, candidate) == f"{crc16(self._body(candidate)):04X}":
+            return None
+        self._credit -= size
+        return BadCrc("the CRC does not fit the bytes it covers")
 
     def _body(self, candidate: _Candidate) -> bytes:
         return self._buffer[candidate.body : candidate.end - 1]
 
-    def _take(self, candidate: _Candidate, found: list[Frame | Damage]) -> None:
+    def _hold(self, candidate: _Candidate, found: _Found) -> None:
+        """Remember a frame that has not arrived whole; of too many, give up the older half."""
+        if len(self._open) == _MOST_OPEN:
+            stuck, self._open = self._open[0], self._open[_MOST_OPEN // 2 :]
+            self._fail(stuck, Truncated("many others began before this frame ended"), found)
+            self._report(self._open[0].start, found)
+            self._nearest_end = min(held.end for held in self._open)
+        self._open.append(candidate)
+        self._nearest_end = min(self._nearest_end, candidate.end)
+
+    def _take(self, candidate: _Candidate, found: _Found) -> None:
         """Accept a good frame; one that began before it and has not ended never will."""
         if self._open:
-            stuck = self._open[0]
-            self._report_noise(stuck.start, found)
-            found.append(self._damage(stuck, Truncated("the next frame began before this one ended"), candidate.start))
-            self._open = []
-        else:
-            self._report_noise(candidate.start, found)
+            self._fail(self._open[0], Truncated("the next frame began before this one ended"), found)
+            self._open, self._nearest_end = [], sys.maxsize
+        self._report(candidate.start, found)
         raw = self._buffer[candidate.start : candidate.end]
-        found.append(Frame(raw, self._body(candidate), candidate.body - candidate.start == 7))
+        found.items.append(Frame(raw, self._body(candidate), candidate.body - candidate.start == 7))
         self._reported = candidate.end
+        self._searched = max(self._searched, candidate.end)
 
-    def _report_noise(self, until: int, found: list[Frame | Damage]) -> None:
+    # -- telling what is no frame ---------------------------------------------------------------------------------
+
+    def _fail(self, candidate: _Candidate, error: FramingError, found: _Found) -> None:
+        """Note a candidate that is no frame; it is told when it is known where the next thing begins."""
+        self._report(candidate.start, found)
+        if isinstance(error, BadCrc):
+            end = candidate.end
+        else:
+            last = min(len(self._buffer), candidate.start + MAX_FRAME_BYTES)
+            closing = self._buffer.find(b"\r", candidate.body, last)
+            end = last if closing < 0 else closing + 1
+        self._failure = _Failure(candidate, error, end)
+        self._reported = end
+
+    def _report(self, until: int, found: _Found) -> None:
+        """Tell everything before ``until`` that was not told yet."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            self._reported = min(failure.end, until)
+            self._tell(failure, found)
         noise = self._buffer[self._reported : until]
-        if noise.strip(_FILLER):
-            found.append(Damage(NotDc09("no frame in these bytes"), noise[:_NOISE_KEPT_BYTES]))
+        if noise.strip(_FILLER) and not found.full(noise):
+            found.items.append(Damage(NotDc09("no frame in these bytes"), noise[:_NOISE_KEPT_BYTES]))
         self._reported = max(self._reported, until)
 
-    def _damage(self, candidate: _Candidate, error: FramingError, until: int | None = None) -> Damage:
-        """Describe a frame that is none, as far as it can be made out; ``until`` is where the next one begins."""
-        closing = self._buffer.find(b"\r", candidate.body, until)
-        if isinstance(error, BadCrc):
-            closing = candidate.end - 1
-        end = (until or len(self._buffer)) if closing < 0 else closing + 1
-        end = min(end, candidate.start + MAX_FRAME_BYTES)
-        self._reported = max(self._reported, end)
-        body = self._buffer[candidate.body : closing if closing >= 0 else end]
-        return Damage(
-            error,
-            self._buffer[candidate.start : end],
-            crc_sent=_crc_text(self._buffer, candidate),
-            crc_computed=f"{crc16(body):04X}",
-            binary_crc=candidate.body - candidate.start == 7,
-            length_sent=int(self._buffer[candidate.body - 4 : candidate.body], 16),
-            length_actual=len(body),
+    def _tell(self, failure: _Failure, found: _Found) -> None:
+        """Describe a frame that is none, as far as it can be made out."""
+        candidate, error, _ = failure
+        raw = self._buffer[candidate.start : self._reported]
+        if found.full(raw):
+            return
+        body = (
+            self._body(candidate)
+            if isinstance(error, BadCrc)
+            else raw[candidate.body - candidate.start :].removesuffix(b"\r")
+        )
+        found.items.append(
+            Damage(
+                error,
+                raw,
+                crc_sent=_crc_text(self._buffer, candidate),
+                crc_computed=f"{crc16(body):04X}",
+                binary_crc=candidate.body - candidate.start == 7,
+                length_sent=int(self._buffer[candidate.body - 4 : candidate.body], 16),
+                length_actual=len(body),
+            )
         )
 
-    def _trim(self, found: list[Frame | Damage]) -> None:
+    def _trim(self, found: _Found) -> None:
         """Let go of bytes that can no longer be part of a frame."""
         if self._open:
             keep_from = self._open[0].start
         else:
             start = self._buffer.find(b"\n", self._searched)
             keep_from = start if start >= 0 else len(self._buffer)
-        self._report_noise(keep_from, found)
+        self._report(keep_from, found)
+        if not keep_from:
+            return
         self._buffer = self._buffer[keep_from:]
         self._searched = max(0, self._searched - keep_from)
         self._reported = max(0, self._reported - keep_from)
-        self._open = [_Candidate(c.start - keep_from, c.body - keep_from, c.end - keep_from) for c in self._open]
-        self._nearest_end -= keep_from
+        if self._open:
+            self._open = [_Candidate(c.start - keep_from, c.body - keep_from, c.end - keep_from) for c in self._open]
+            self._nearest_end -= keep_from
 
 
 def _crc_text(buffer: bytes, candidate: _Candidate) -> str:

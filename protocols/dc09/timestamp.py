@@ -23,15 +23,17 @@ def decode(stamp: bytes) -> int:
     """
     match = _STAMP.fullmatch(stamp)
     if match is None:
-        raise TimestampError(f"expected _HH:MM:SS,MM-DD-YYYY, got {stamp[:40]!r}")
+        raise TimestampError(f"expected _HH:MM:SS,MM-DD-YYYY, got {len(stamp)} bytes of another shape")
     hour, minute, second, month, day, year = map(int, match.groups())
     try:
         return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
     except ValueError as error:
-        raise TimestampError(f"{stamp!r} names no real moment: {error}") from None
+        raise TimestampError(f"the time stamp names no real moment: {error}") from None
 
 
 @lru_cache(maxsize=64)
 def encode(seconds: int) -> bytes:
     """Write seconds since 1970-01-01 UTC as a time stamp with its leading underscore."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("_%H:%M:%S,%m-%d-%Y").encode("ascii")
+    moment = datetime.fromtimestamp(seconds, UTC)
+    # Not %Y: it writes the year 999 with three digits on some platforms.
+    return f"_{moment:%H:%M:%S,%m-%d}-{moment.year:04}".encode("ascii")

@@ -10,9 +10,10 @@ import click
 from protocols.errors import ProtocolError
 from receiver import accounts, clock, config
 from receiver.cli.options import CONFIG, accounts_of, reader
-from receiver.events import render, render_or_tell
-from receiver.journal import TAKEN, WANTED, Letter, Reader, Stored
+from receiver.events import render, render_or_tell, reopen
+from receiver.journal import TAKEN, WANTED, Kind, Letter, Reader, Stored
 from receiver.outputs.filters import Filter
+from receiver.pipeline import ZERO_SEQUENCE, repeat_identity
 
 
 @click.group()
@@ -117,9 +118,20 @@ def journal_verify(config_file: Path | None) -> None:
             count += 1
             try:
                 render(stored, register)
+                if not _as_it_came(stored):
+                    wrong.append(f"position {stored.position}: its content is not what was acknowledged; it was altered")
             except (ProtocolError, ValueError, IndexError) as error:
                 wrong.append(f"position {stored.position}: {error}")
     for mistake in wrong:
         click.echo(mistake)
     click.echo(f"{settings.receiver.data_dir}: " + (f"{len(wrong)} damaged" if wrong else f"{count} events, none damaged"))
     sys.exit(1 if wrong else 0)
+
+
+def _as_it_came(stored: Stored) -> bool:
+    """Tell whether a signal's content still gives the identity it was stored under, where that is not random."""
+    if stored.row.kind != Kind.SIGNAL:
+        return True
+    message = reopen(stored)
+    random = message.envelope.sequence == ZERO_SEQUENCE and message.stamp is None
+    return random or repeat_identity(message) == stored.row.identity

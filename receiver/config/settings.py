@@ -37,6 +37,10 @@ RULES: dict[str, tuple[re.Pattern[str] | tuple[float, float], str]] = {
     "account_or_empty": (re.compile(r"|[0-9A-Fa-f]{3,16}"), "3 to 16 hex digits, or empty"),
     "sia_digits": ((4, 16), "4 to 16"),
     "pause": ((0, 10**8), "a number of seconds, or 0"),
+    "noise": ((4200, 2**31), "4200 or more: the longest frame has 4105 bytes"),
+    "rate": ((0.1, 10**6), "0.1 or more"),
+    "buffer": ((8192, 2**30), "8192 or more"),
+    "keepalive": ((1, 32767), "a number of seconds, 1 to 32767"),
     "priority": ((1, 9), "a priority, 1 (act now) to 9 (log only)"),
     "facility": ((0, 23), "a facility, 0 to 23"),
 }
@@ -59,15 +63,46 @@ class ListenerSettings:
     host: str = setting("0.0.0.0", "address to bind; `::` takes IPv6 and IPv4")  # noqa: S104 - panels come from outside
     port: int = setting(12128, "port for TCP and UDP; DC-09 has no fixed one, panels ask for it", "port")
     line: str = setting("1", "our line number; stands in every event's source", "hex6")
-    max_connections: int = setting(20000, "TCP connections at a time; further ones are closed at once", "positive")
+    max_connections: int = setting(
+        20000,
+        "TCP connections at a time, as far as the system grants open files; further ones are closed at once, or the oldest "
+        "that never got an answer makes room",
+        "positive",
+    )
     max_connections_per_source: int = setting(
-        2000, "TCP connections from one address; many panels may stand behind one", "positive"
+        2000, "TCP connections from one address (IPv6: /64); many panels may stand behind one", "positive"
     )
     first_frame_timeout_seconds: float = setting(30.0, "a stranger who sends no frame for so long is closed", "seconds")
     frame_timeout_seconds: float = setting(10.0, "a frame begun must end within this, or the connection closes", "seconds")
     idle_timeout_seconds: float = setting(
         3600.0, "silence after the first frame; longer than any supervision interval", "seconds"
     )
+    crowded_out_after_seconds: float = setting(
+        0.5, "so old must a connection without an answer be to make room for another when there are too many", "seconds"
+    )
+    unread_timeout_seconds: float = setting(30.0, "a panel that does not take our replies for so long is closed", "seconds")
+    keepalive_seconds: int = setting(
+        60, "the kernel asks a silent peer after so long whether it is there, and gives it up after twice that", "keepalive"
+    )
+    max_noise_bytes: int = setting(16384, "bytes in a row that are no frame; above, the connection closes", "noise")
+    refused_frames_burst: int = setting(
+        200,
+        "refused frames from one address (IPv6: /64) that are logged, kept and told of at once; above, only counted",
+        "positive",
+    )
+    refused_frames_per_second: float = setting(
+        10.0, "how fast that budget comes back; a TCP connection on which a frame is refused above it is closed", "rate"
+    )
+    refused_sources: int = setting(
+        4096, "addresses with a budget of their own, about 200 bytes of memory each; further ones share one", "positive"
+    )
+    refused_datagrams_per_second: int = setting(
+        200, "refused UDP frames told of from all addresses together, which may be forged; above, only counted", "positive"
+    )
+    connection_buffer_bytes: int = setting(
+        16384, "kernel memory asked for each direction of a TCP connection; bounds what a peer can make us hold", "buffer"
+    )
+    max_datagram_bytes: int = setting(16384, "a longer UDP datagram is damage and is not read", "positive")
     close_after_ack: bool = setting(False, "close once every frame is answered; panels disagree on who closes")
     max_frames_in_hand: int = setting(
         2000, "UDP frames being stored at a time; more are dropped and counted, the panel repeats them", "positive"
@@ -89,6 +124,12 @@ class AccountsSettings:
         choices=("", "refuse", "accept"),
     )
     default_key: Secret = setting(Secret(), "key for encrypted messages of accounts without one of their own")
+    address_alive_seconds: int = setting(
+        300,
+        "a second address is told of while the first was heard within this, or within the account's supervision_seconds; "
+        "0 for never, where panels change addresses by design",
+        "count",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +138,9 @@ class ClockSettings:
 
     behind_seconds: int = setting(40, "an encrypted message may be this old", "count")
     ahead_seconds: int = setting(20, "or this far ahead of our clock; outside, NAK with our time", "count")
+    unsynchronised_seconds: int = setting(
+        300, "trouble when the kernel says for so long that nothing keeps our clock right (no NTP); 0 never tells", "count"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +157,12 @@ class JournalSettings:
     max_waiting: int = setting(20000, "signals waiting for the disk; above, ACKs are withheld", "positive")
     retention_days: float = setting(90.0, "delivered events older than this are deleted", "days")
     refusals_kept: int = setting(10000, "refused frames kept for `journal show --refused`; older ones are deleted", "count")
+    slow_sync_seconds: float = setting(
+        1.0, "a commit that takes longer raises the trouble `journal-slow`; panels wait some seconds for an ACK", "seconds"
+    )
+    min_free_bytes: int = setting(
+        268435456, "less room on the journal's disk raises the trouble `disk-low`, in time to act on it", "count"
+    )
 
 
 @dataclass(frozen=True, slots=True)

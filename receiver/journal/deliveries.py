@@ -7,25 +7,13 @@ it outlives retention.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from receiver.journal.jobs import Job
 from receiver.journal.lanes import Lane
 from receiver.journal.records import Row
 
-DELIVERIES = """
-CREATE TABLE IF NOT EXISTS spans (
-    output TEXT NOT NULL, lane INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    sent_us INTEGER NOT NULL, confirmed_us INTEGER NOT NULL, PRIMARY KEY (output, lane, first)
-);
-CREATE TABLE IF NOT EXISTS dead_letters (
-    output TEXT NOT NULL, refused_us INTEGER NOT NULL, tries INTEGER NOT NULL, text TEXT NOT NULL,
-    state INTEGER NOT NULL, taken_us INTEGER, position INTEGER NOT NULL, kind INTEGER NOT NULL, lane INTEGER NOT NULL,
-    priority INTEGER NOT NULL, duress INTEGER NOT NULL, received_us INTEGER NOT NULL, panel_time INTEGER,
-    identity BLOB NOT NULL, number INTEGER NOT NULL, origin INTEGER NOT NULL, peer TEXT NOT NULL, flags TEXT NOT NULL,
-    raw BLOB NOT NULL, body BLOB, PRIMARY KEY (output, position)
-);
-"""
 SPAN = (
     "INSERT INTO spans VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (output, lane, first) "
     "DO UPDATE SET last = excluded.last, confirmed_us = excluded.confirmed_us"
@@ -36,7 +24,6 @@ SPAN_US = 1_000_000
 _COLUMNS = 6 + 1 + len(Row._fields)
 _BURY = f"INSERT OR REPLACE INTO dead_letters VALUES (?{', ?' * (_COLUMNS - 1)})"  # noqa: S608 - our own names
 _CURSOR = "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (output, lane) DO UPDATE SET position = excluded.position"
-Job = Callable[[sqlite3.Connection], None]
 
 
 class Span(NamedTuple):
@@ -98,15 +85,6 @@ def settlement(output: str, taken: Iterable[int], taken_us: int, refused: tuple[
             )  # fmt: skip
 
     return note
-
-
-def forget(db: sqlite3.Connection, before_us: int, at_once: int) -> None:
-    """Delete old spans and dead letters that were taken since; never one that still lies dead."""
-    db.execute(
-        "DELETE FROM spans WHERE rowid IN (SELECT rowid FROM (SELECT rowid, confirmed_us FROM spans ORDER BY rowid LIMIT ?) "
-        "WHERE confirmed_us < ?)", (at_once, before_us),
-    )  # fmt: skip
-    db.execute("DELETE FROM dead_letters WHERE state = ? AND taken_us < ?", (TAKEN, before_us))
 
 
 def span_at(db: sqlite3.Connection, output: str, lane: Lane, position: int) -> Span | None:

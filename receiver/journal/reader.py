@@ -1,5 +1,6 @@
 """Reading the journal: for outputs, for `journal show · export · verify`, of a running receiver or a stopped one."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -7,14 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from receiver.errors import ConfigError, JournalUnavailable
-from receiver.journal.deliveries import WANTED, Letter, Span, span_at
+from receiver.journal.deliveries import TAKEN, WANTED, Letter, Span, span_at
+from receiver.journal.folder import FILE_NAME, mark_damage
 from receiver.journal.lanes import Lane
 from receiver.journal.records import FORMAT_VERSION, Origin, Refusal, Row, Stored
 
-FILE_NAME = "journal.sqlite"
 _AFTER = "SELECT * FROM signals WHERE position > ? AND lane = ? ORDER BY position LIMIT ?"
 # Without the literal, SQLite cannot know that the index over the urgent rows serves.
 _URGENT_AFTER = "SELECT * FROM signals WHERE position > ? AND lane = 0 ORDER BY position LIMIT ?"
+
+_LOST_ORIGIN = Origin("0", "0", "unknown", "tcp")  # of a row that was carried over from a damaged journal without it
 
 
 class Reader:
@@ -30,18 +33,44 @@ class Reader:
         Raises:
             ConfigError: there is none, or it is of another version.
         """
-        file = data_dir / FILE_NAME
-        if not file.exists():
-            raise ConfigError(f"there is no journal in {data_dir}: has the receiver run with this configuration?")
-        self._connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+        self._file = data_dir / FILE_NAME
         self._origins: dict[int, Origin] = {}
         self._in_use = threading.Lock()
+        if not self._file.exists():
+            raise ConfigError(f"there is no journal in {data_dir}: has the receiver run with this configuration?")
         try:
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            self._connection = self._open()
         except sqlite3.DatabaseError as error:
-            raise ConfigError(f"{file} is damaged: {error}") from None
-        if version != FORMAT_VERSION:
-            raise ConfigError(f"{file} has format {version}, this program reads format {FORMAT_VERSION}")
+            raise ConfigError(f"{self._file} is damaged: {error}") from None
+
+    def _open(self) -> sqlite3.Connection:
+        found = os.stat(self._file)
+        self._opened = found.st_dev, found.st_ino
+        uri = f"{self._file.absolute().as_uri()}?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version != FORMAT_VERSION:
+                raise ConfigError(f"{self._file} has format {version}, this program reads format {FORMAT_VERSION}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _follow(self) -> None:
+        """Open the file anew when another is at its path: the folder was away, or was brought back from elsewhere.
+
+        Raises:
+            JournalUnavailable: there is none now.
+        """
+        try:
+            found = os.stat(self._file)
+            if (found.st_dev, found.st_ino) != self._opened:
+                connection, self._connection = self._connection, self._open()
+                connection.close()
+                self._origins.clear()
+        except (OSError, ConfigError, sqlite3.Error) as error:
+            raise JournalUnavailable(f"the journal cannot be read: {error}") from error
 
     def close(self) -> None:
         """Let go of the file."""
@@ -56,12 +85,15 @@ class Reader:
         """
         try:
             with self._in_use:
+                self._follow()
                 if lane is Lane.URGENT:
                     found = self._connection.execute(_URGENT_AFTER, (position, limit))
                 else:
                     found = self._connection.execute(_AFTER, (position, lane.value, limit))
                 return [self._stored(row) for row in found.fetchall()]
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+                mark_damage(self._file, str(error))
             raise JournalUnavailable(f"the journal cannot be read: {error}") from error
 
     def all(self) -> Iterator[Stored]:
@@ -97,6 +129,13 @@ class Reader:
             return self._letters("output = ? ORDER BY position", (output,))
         return self._letters("output = ? AND position = ?", (output, position))
 
+    def count_dead(self, output: str) -> int:
+        """Return how many dead letters of an output have not been taken."""
+        found = self._connection.execute(
+            "SELECT COUNT(*) FROM dead_letters WHERE output = ? AND state <> ?", (output, TAKEN)
+        )
+        return int(found.fetchone()[0])
+
     def wanted_letters(self, output: str, limit: int) -> list[tuple[Letter, Stored]]:
         """Return dead letters that are to go out again, urgent ones first.
 
@@ -105,6 +144,7 @@ class Reader:
         """
         try:
             with self._in_use:
+                self._follow()
                 condition = "output = ? AND state = ? ORDER BY lane, position LIMIT ?"
                 return self._letters(condition, (output, WANTED, limit))
         except sqlite3.Error as error:
@@ -142,5 +182,5 @@ class Reader:
             found = self._connection.execute(
                 "SELECT receiver_number, line, listener, transport FROM origins WHERE origin = ?", (record.origin,)
             ).fetchone()
-            origin = self._origins[record.origin] = Origin(*found)
+            origin = self._origins[record.origin] = Origin(*found) if found else _LOST_ORIGIN
         return Stored(int(str(row[0])), record, origin)

@@ -31,6 +31,17 @@ CREATE TABLE IF NOT EXISTS refusals (
     refusal INTEGER PRIMARY KEY, received_us INTEGER NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL,
     account TEXT, listener TEXT NOT NULL, transport TEXT NOT NULL, peer TEXT NOT NULL, raw BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS spans (
+    output TEXT NOT NULL, lane INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    sent_us INTEGER NOT NULL, confirmed_us INTEGER NOT NULL, PRIMARY KEY (output, lane, first)
+);
+CREATE TABLE IF NOT EXISTS dead_letters (
+    output TEXT NOT NULL, refused_us INTEGER NOT NULL, tries INTEGER NOT NULL, text TEXT NOT NULL,
+    state INTEGER NOT NULL, taken_us INTEGER, position INTEGER NOT NULL, kind INTEGER NOT NULL, lane INTEGER NOT NULL,
+    priority INTEGER NOT NULL, duress INTEGER NOT NULL, received_us INTEGER NOT NULL, panel_time INTEGER,
+    identity BLOB NOT NULL, number INTEGER NOT NULL, origin INTEGER NOT NULL, peer TEXT NOT NULL, flags TEXT NOT NULL,
+    raw BLOB NOT NULL, body BLOB, PRIMARY KEY (output, position)
+);
 CREATE TABLE IF NOT EXISTS probe (probe INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 PRAGMA user_version = {FORMAT_VERSION};
 """
@@ -95,7 +106,12 @@ class Stored(NamedTuple):
 
     @property
     def event_id(self) -> str:
-        """The event's stable id, 32 hex digits, the same in every output and after every restart."""
+        """The event's stable id, 32 hex digits, the same in every output and after every restart.
+
+        Path and trouble events have a random identity of their own, and may go out before they have a position.
+        """
+        if self.row.kind != Kind.SIGNAL:
+            return blake2b(self.row.identity, digest_size=16).hexdigest()
         salt = b"%d %d" % (self.position, self.row.received_us)
         return blake2b(self.row.identity + salt, digest_size=16).hexdigest()
 

@@ -1,9 +1,9 @@
 """Which messages are on disk already: the memory behind "acknowledged again, and no second signal".
 
-Pure state. An identity is a 16-byte digest of what makes two messages the same; its value is the position of the message.
-Positions grow with time, so one note a second of "this position was reached" tells exactly what has left the window. The
-entries lie in slices of half a window; a slice that has left the window is taken apart two entries at a time, so that no
-moment has to pay for a million.
+Pure state, in steady time: a jump of the wall clock neither forgets a message nor keeps it. An identity is a 16-byte digest
+of what makes two messages the same; its value is the position of the message. Positions grow with time, so one note a
+second of "this position was reached" tells exactly what has left the window. The entries lie in slices of half a window; a
+slice that has left the window is taken apart two entries at a time, so that no moment has to pay for a million.
 """
 
 from collections import deque
@@ -28,14 +28,20 @@ class Repeats:
     def __len__(self) -> int:
         return sum(map(len, self._slices)) + sum(map(len, self._leaving))
 
-    def find(self, identity: bytes, now_us: int) -> int | None:
-        """Return the position of the message with this identity, or None when there is none in the window."""
+    def recall(self, identity: bytes) -> int | None:
+        """Return the position of the message with this identity, in the window or just out of it; needs no clock."""
         for entries in self._slices:
             if identity in entries:
-                self._age(now_us)
-                position = entries[identity]
-                return position if position >= self._oldest else None
+                return entries[identity]
         return None
+
+    def find(self, identity: bytes, now_us: int) -> int | None:
+        """Return the position of the message with this identity, or None when there is none in the window."""
+        position = self.recall(identity)
+        if position is None:
+            return None
+        self._age(now_us)
+        return position if position >= self._oldest else None
 
     def add(self, positions: dict[bytes, int], now_us: int) -> None:
         """Remember messages that have just reached the disk together: identity to position, none older than before."""

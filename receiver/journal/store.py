@@ -5,29 +5,31 @@ Signals that arrive while a commit runs form the next group; one commit and one 
 """
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from receiver import clock
 from receiver.config import JournalSettings
-from receiver.errors import ConfigError, JournalUnavailable
+from receiver.errors import JournalUnavailable
 from receiver.journal.cursor import Cursor
-from receiver.journal.deliveries import DELIVERIES, TAKEN, Letter, Span, burial, forget, recall, settlement
+from receiver.journal.deliveries import Span
+from receiver.journal.folder import Folder
+from receiver.journal.jobs import Job, deletion, probe
 from receiver.journal.lanes import Lane
-from receiver.journal.reader import FILE_NAME
-from receiver.journal.records import FORMAT_VERSION, MOST_ROWS, SCHEMA, Origin, Receipt, Refusal, Row, Stored
+from receiver.journal.opening import open_journal, recall_repeats
+from receiver.journal.records import MOST_ROWS, Origin, Receipt, Refusal, Row
 from receiver.journal.repeats import Repeats
-from receiver.journal.writer import Batch, Job, Writer, connect
+from receiver.journal.writer import Adopted, Batch, Writer
 
 _REFUSALS_HELD = 1000
-_DELETED_AT_ONCE = 2000
-_BUSY_TEXT = "another receiver runs on {}: two must not share a journal"
+_OWN_HELD = 1000
+"""Path and trouble events that are kept over a failure, and that find room above the limits."""
+_CLOSE_SECONDS = 5.0
 
 
-class _OnDisk(asyncio.Future[None]):
+class _Stored(asyncio.Future[None]):
     """Done when a group is on disk. Many wait for it: one who gives up must not take it from the others."""
 
     def cancel(self, msg: object = None) -> bool:
@@ -38,20 +40,22 @@ class _OnDisk(asyncio.Future[None]):
 class _Group:
     """Signals that will be stored by one commit, and those who wait for it."""
 
-    __slots__ = ("batch", "done", "identities")
+    __slots__ = ("batch", "done", "identities", "known")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.batch = Batch()
         self.identities: dict[bytes, int] = {}  # where in the group each message begins
-        self.done = _OnDisk(loop=loop)
+        self.known: dict[bytes, int] = {}  # messages that were found on disk meanwhile, and their positions
+        self.done = _Stored(loop=loop)
 
 
 class Journal:
     """The journal of one data folder. Made with ``open``; belongs to the running event loop."""
 
     def __init__(
-        self, data_dir: Path, settings: JournalSettings, origins: Sequence[Origin] = (), now_us: clock.Clock = clock.now_us
-    ) -> None:
+        self, data_dir: Path, settings: JournalSettings, origins: Sequence[Origin] = (),
+        now_us: clock.Clock = clock.now_us, steady_us: clock.Clock = clock.steady_us,
+    ) -> None:  # fmt: skip
         """Open or create the journal; no other process may have it open. ``origins`` are all places events will come from.
 
         Raises:
@@ -59,55 +63,37 @@ class Journal:
         """
         self._settings = settings
         self._now = now_us
+        self._steady = steady_us
         self._loop = asyncio.get_running_loop()
-        self._lock = _lock(data_dir)
-        self._file = data_dir / FILE_NAME
+        self._folder = Folder(data_dir)
+        self._file = self._folder.file
         self._repeats = Repeats(settings.repeat_window_seconds, settings.repeat_max)
-        self.origins: dict[Origin, int] = {}
         self._cursors: dict[tuple[str, Lane], Cursor] = {}
         self._listeners: list[Callable[[], None]] = []
-        self.failure: Exception | None = None
+        self.failure: JournalUnavailable | None = None
+        self.failures = self.slow_syncs = 0
         self.on_sync: Callable[[float, int], None] = lambda _seconds, _rows: None
         self._backlog = 0
-        position = self._read_state(origins)
+        try:
+            found = open_journal(self._file, origins, self._recall_repeats)
+            self._writer = Writer(self._folder, found.position + 1, found.identity, self._reported)
+        except BaseException:
+            self._folder.close()
+            raise
+        self.origins, self.damage, self.checked = found.origins, found.damage, found.checked
+        self.newest_us, self.newest_stamp_us = found.newest_us, found.newest_stamp_us
+        """When the newest event was received, and the stamp of the newest encrypted one; as found at start, 0 is none."""
         self._group = _Group(self._loop)
         self._busy: _Group | None = None
+        self._busy_since = 0.0
         self._gathering = False
         self._gathered = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._writer = Writer(self._file, position + 1, self._reported)
         self._writer.start()
 
-    def _read_state(self, origins: Sequence[Origin]) -> int:
-        """Create what is missing, read what is there, and return the last position."""
-        try:
-            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
-            db = connect(self._file)
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, FORMAT_VERSION):
-                raise ConfigError(f"{self._file} has format {version}, this program writes format {FORMAT_VERSION}")
-            db.executescript(SCHEMA + DELIVERIES)
-            position = int(db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0])
-            self.origins = _learn_origins(db, origins)
-            self._recall_repeats(db)
-            db.close()
-        except (sqlite3.Error, OSError) as error:
-            raise ConfigError(f"the journal {self._file} cannot be opened: {error}") from None
-        return position
-
     def _recall_repeats(self, db: sqlite3.Connection) -> None:
-        """Learn again which messages came within the window, so that a restart makes no second signal."""
-        since = self._now() - self._settings.repeat_window_seconds * clock.SECOND_US
-        newest = db.execute("SELECT identity, position, received_us, kind, number FROM signals ORDER BY position DESC")
-        recent: list[tuple[bytes, int, int]] = []
-        for identity, position, received_us, kind, number in newest:
-            if received_us < since or len(recent) >= self._settings.repeat_max:
-                break
-            if kind == 0 and number == 0:
-                recent.append((identity, position, received_us))
-        for identity, position, received_us in reversed(recent):
-            self._repeats.add({identity: position}, received_us)
+        recall_repeats(db, self._repeats, self._settings, self._now(), self._steady())
 
     # -- storing --------------------------------------------------------------------------------------------------
 
@@ -117,10 +103,11 @@ class Journal:
         Raises:
             JournalUnavailable: it is not on disk and must not be acknowledged.
         """
-        identity, now_us = rows[0].identity, rows[0].received_us
-        position = self._repeats.find(identity, now_us)
-        if position is not None:
-            return Receipt(position, repeat=True)
+        identity = rows[0].identity
+        if self._repeats.recall(identity) is not None:
+            position = self._repeats.find(identity, self._steady())
+            if position is not None:
+                return Receipt(position, repeat=True)
         group, busy = self._group, self._busy
         if busy is not None and identity in busy.identities:  # the same message is on its way to the disk
             group = busy
@@ -133,13 +120,19 @@ class Journal:
         await group.done
         return Receipt(group.batch.first_position + group.identities[identity], repeat)
 
+    def knows(self, identity: bytes) -> bool:
+        """Tell whether a message with this identity was stored, in the window of repeats or just out of it."""
+        return self._repeats.recall(identity) is not None
+
     def append_later(self, rows: Sequence[Row]) -> None:
         """Store path and trouble events with the next group; nobody waits for them.
+
+        They find a little room above the limits, for the event that says a limit was reached, and are kept over a failure.
 
         Raises:
             JournalUnavailable: too much is waiting for the disk.
         """
-        self.check_room(len(rows))
+        self.check_room(len(rows) - _OWN_HELD)
         self._group.batch.rows += rows
         self._wake_writer()
 
@@ -174,14 +167,21 @@ class Journal:
 
     def _hand_over(self) -> None:
         self._gathering = False
-        if self._busy is None and self._group.batch:
+        if self._busy is not None or not self._group.batch:
+            return
+        if self.failure is None:
             self._busy, self._group = self._group, _Group(self._loop)
-            self._idle.clear()
-            self._writer.submit(self._busy.batch)
+        else:  # the group waits until the journal is mended
+            self._busy = _Group(self._loop)
+            self._busy.batch.mend = True
+        self._idle.clear()
+        self._busy_since = clock.monotonic()
+        self._writer.submit(self._busy.batch)
 
     def _reported(self, batch: Batch) -> None:
         """In the writer's thread: wake the loop once for the whole group."""
-        self._loop.call_soon_threadsafe(self._finish, batch)
+        with suppress(RuntimeError):  # the loop has ended: it did not wait for a disk that hung
+            self._loop.call_soon_threadsafe(self._finish, batch)
 
     def _finish(self, batch: Batch) -> None:
         """Back in the loop: the group is on disk, or it is not."""
@@ -189,30 +189,52 @@ class Journal:
         assert group is not None
         assert group.batch is batch
         self.failure = batch.error
-        if batch.error is None:
+        if batch.error is not None:
+            self._fail(group, batch.error)
+        elif batch.mend:
+            self._adopt(batch.adopted)
+        else:
             self._remember(group)
             group.done.set_result(None)
-        else:
-            self._give_back(batch)
-            group.done.set_exception(JournalUnavailable(f"the journal cannot be written: {batch.error}"))
-            group.done.exception()  # read, in case nobody waits
         self._backlog = self.backlog()
         self._idle.set()
-        if self._group.batch.rows or (self._group.batch and batch.error is None):
+        if self._group.identities or (self._group.batch and batch.error is None):
             self._wake_writer()  # after a failure only a panel or the next flush tries the disk again
 
     def _remember(self, group: _Group) -> None:
         batch = group.batch
         first, rows = batch.first_position, batch.rows
         self.on_sync(batch.sync_seconds, len(rows))
+        if batch.sync_seconds > self._settings.slow_sync_seconds:
+            self.slow_syncs += 1
         if rows:
+            for identity in group.known:
+                del group.identities[identity]
             positions = {identity: first + number for identity, number in group.identities.items()}
-            self._repeats.add(positions, rows[-1].received_us)
-            urgent = sum([row.lane == 0 for row in rows])
-            for cursor in self._cursors.values():
-                cursor.waiting += urgent if cursor.lane is Lane.URGENT else len(rows) - urgent
-            for listener in self._listeners:
-                listener()
+            self._repeats.add(positions, self._steady())
+            self._count([row.lane for row in rows])
+        if group.known:
+            group.identities |= {identity: position - first for identity, position in group.known.items()}
+
+    def _count(self, lanes: list[int]) -> None:
+        """Note that events of these lanes wait for the outputs, and wake them."""
+        urgent = lanes.count(0)
+        for cursor in self._cursors.values():
+            cursor.waiting += urgent if cursor.lane is Lane.URGENT else len(lanes) - urgent
+        for listener in self._listeners:
+            listener()
+
+    def _fail(self, group: _Group, error: JournalUnavailable) -> None:
+        """Tell everybody who waits that it is not on disk; keep for later what no panel will send again."""
+        self.failures += 1
+        waiting = [group]
+        if group.batch.mend:
+            waiting.append(self._group)
+            self._group = _Group(self._loop)
+        for failed in waiting:
+            self._give_back(failed.batch)
+            failed.done.set_exception(JournalUnavailable(f"the journal cannot be written: {error}"))
+            failed.done.exception()  # read, in case nobody waits
 
     def _give_back(self, batch: Batch) -> None:
         """Keep for the next commit what no panel will send again; newer cursors win."""
@@ -220,6 +242,24 @@ class Journal:
         following.cursors = batch.cursors | following.cursors
         following.spans = batch.spans | following.spans
         following.refusals = (batch.refusals + following.refusals)[-_REFUSALS_HELD:]
+        room = _OWN_HELD - sum([row.kind != 0 for row in following.rows])
+        following.rows += [row for row in batch.rows if row.kind != 0][: max(0, room)]
+
+    def _adopt(self, adopted: list[Adopted]) -> None:
+        """Take in rows that a failed commit left on disk: they are stored, and a repeat of one gets its receipt."""
+        if not adopted:
+            return
+        messages = {row.identity: row.position for row in adopted if row.kind == 0 and row.number == 0}
+        self._repeats.add(messages, self._steady())
+        self._count([row.lane for row in adopted])
+        group, found = self._group, {row.identity for row in adopted}
+        group.known = {identity: messages[identity] for identity in group.identities if identity in messages}
+        group.batch.rows = [row for row in group.batch.rows if row.identity not in found]
+        group.identities = dict.fromkeys(group.known, 0)
+        for number, row in enumerate(group.batch.rows):
+            if row.kind == 0:
+                group.identities.setdefault(row.identity, number)
+        group.batch.jobs.append(probe)  # so that there is something to commit for those who wait
 
     # -- cursors --------------------------------------------------------------------------------------------------
 
@@ -228,10 +268,15 @@ class Journal:
         with sqlite3.connect(self._file) as db:
             found = db.execute("SELECT position FROM cursors WHERE output = ? AND lane = ?", (output, lane.value)).fetchone()
             last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
-            position = last if found is None else int(found[0])
-            waiting = db.execute(
-                "SELECT COUNT(*) FROM signals WHERE position > ? AND lane = ?", (position, lane.value)
-            ).fetchone()[0]
+            # A new output begins with what comes; one whose place was lost is handed everything again.
+            first = last if self.damage is None or self.damage.cursors_kept else 0
+            position = first if found is None else int(found[0])
+            try:
+                waiting = db.execute(
+                    "SELECT COUNT(*) FROM signals WHERE position > ? AND lane = ?", (position, lane.value)
+                ).fetchone()[0]
+            except sqlite3.DatabaseError:  # damaged; the check in the background tells, and signals are taken meanwhile
+                waiting = max(0, last - position)
         db.close()
         cursor = self._cursors[output, lane] = Cursor(output, lane, position, waiting)
         self._backlog = self.backlog()
@@ -247,51 +292,31 @@ class Journal:
             batch.spans[span[:3]] = span
         self._wake_writer()
 
-    async def bury(self, letter: Letter, stored: Stored) -> None:
-        """Keep an event as a dead letter of an output and move its cursor on disk, in one commit.
+    async def do(self, job: Job) -> None:
+        """Commit a job with the next group and return when it is on disk.
 
         Raises:
-            JournalUnavailable: neither was done.
+            JournalUnavailable: it is not.
         """
-        await self._do(burial(letter, stored.position, stored.row))
-
-    async def recall(self, output: str, positions: Sequence[int] | None) -> None:
-        """Ask for dead letters to go out again: these, or all of the output's.
-
-        Raises:
-            JournalUnavailable: they stay where they are.
-        """
-        await self._do(recall(output, positions))
-
-    async def settle(self, output: str, taken: Sequence[int], refused: tuple[int, str] | None = None) -> None:
-        """Note how sending dead letters again went: the positions taken, and the one refused once more with its reason.
-
-        Raises:
-            JournalUnavailable: nothing was noted; they go out again, under the same ids.
-        """
-        await self._do(settlement(output, taken, self._now(), refused))
-
-    async def _do(self, job: Job) -> None:
-        """Commit a job with the next group and wait until it is on disk."""
         group = self._group
         group.batch.jobs.append(job)
         self._wake_writer()
         await group.done
 
-    def dead_letters(self, output: str) -> int:
-        """Return how many dead letters of an output have not been taken; asked once, at start."""
-        with sqlite3.connect(self._file) as db:
-            found = db.execute("SELECT COUNT(*) FROM dead_letters WHERE output = ? AND state <> ?", (output, TAKEN))
-            count = int(found.fetchone()[0])
-        db.close()
-        return count
-
     def backlog(self) -> int:
         """Return how many events the slowest output has before it."""
+        return max(self._waiting().values(), default=0)
+
+    def slowest(self) -> str:
+        """Return the output that has most before it."""
+        waiting = self._waiting()
+        return max(waiting, key=lambda output: waiting[output], default="")
+
+    def _waiting(self) -> dict[str, int]:
         waiting: dict[str, int] = {}
         for cursor in self._cursors.values():
             waiting[cursor.output] = waiting.get(cursor.output, 0) + cursor.waiting
-        return max(waiting.values(), default=0)
+        return waiting
 
     def notify(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after every commit that stored events."""
@@ -307,27 +332,37 @@ class Journal:
         held.append(refusal)
         return True
 
-    def flush(self) -> None:
-        """Commit what waits, refusals included; called at intervals. After a failure it also tries the disk again."""
-        if self.failure is not None:
-            self._group.batch.jobs.append(_probe)
+    def flush(self, ask: bool = False) -> None:
+        """Commit what waits, refusals included; called at intervals. After a failure, or to ``ask``, it tries the disk."""
+        if ask or self.failure is not None:
+            self._group.batch.jobs.append(probe)
         if self._group.batch:
             self._wake_writer()
 
-    def tidy(self) -> None:
-        """Delete, in small steps, delivered events past retention and the oldest refusals; called at intervals."""
-        before_us = self._now() - round(self._settings.retention_days * 86400) * clock.SECOND_US
+    def tidy(self, keep_old: bool = False) -> None:
+        """Delete, in small steps, delivered events past retention (not while the clock is in doubt: ``keep_old``) and the
+        oldest refusals; called at intervals.
+        """
+        before_us = 0 if keep_old else self._now() - round(self._settings.retention_days * 86400) * clock.SECOND_US
         delivered = min((c.position for c in self._cursors.values()), default=None)
-        self._group.batch.jobs.append(_deletion(before_us, delivered, self._settings.refusals_kept))
+        self._group.batch.jobs.append(deletion(before_us, delivered, self._settings.refusals_kept))
         self._wake_writer()
 
     async def close(self) -> None:
-        """Write everything that waits, cursors included, and close the file."""
-        while self._busy is not None or (self._group.batch and self.failure is None):
-            self._hand_over()
-            await self._idle.wait()
+        """Write everything that waits, cursors included, and close the file; a disk that hangs is not waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS - self.busy_seconds):
+                self._hand_over()  # also to a disk that failed: it is asked once more
+                while self._busy is not None or (self._group.batch and self.failure is None):
+                    self._hand_over()
+                    await self._idle.wait()
         await asyncio.to_thread(self._writer.stop)
-        os.close(self._lock)
+        self._folder.close()
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the writer has been at the group it has in hand."""
+        return 0.0 if self._busy is None else clock.monotonic() - self._busy_since
 
     @property
     def alive(self) -> bool:
@@ -338,46 +373,3 @@ class Journal:
     def remembered(self) -> int:
         """How many messages are remembered to recognise repeats."""
         return len(self._repeats)
-
-
-def _lock(data_dir: Path) -> int:
-    """Make the folder and hold it against a second receiver."""
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise ConfigError(f"data_dir {data_dir} cannot be used: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise ConfigError(_BUSY_TEXT.format(data_dir)) from None
-    return handle
-
-
-def _learn_origins(db: sqlite3.Connection, origins: Sequence[Origin]) -> dict[Origin, int]:
-    """Write down origins not seen before and return the number of each, which stands for it in rows."""
-    columns = ", ".join(Origin._fields)
-    db.executemany(f"INSERT OR IGNORE INTO origins ({columns}) VALUES (?, ?, ?, ?)", origins)  # noqa: S608 - our own names
-    return {Origin(*row): number for number, *row in db.execute(f"SELECT origin, {columns} FROM origins")}  # noqa: S608
-
-
-def _probe(db: sqlite3.Connection) -> None:
-    """Write something harmless, so that a disk that works again is noticed without a panel's help."""
-    db.execute("INSERT INTO probe VALUES (1, 0) ON CONFLICT (probe) DO UPDATE SET count = count + 1")
-
-
-def _deletion(before_us: int, delivered: int | None, refusals_kept: int) -> Job:
-    def delete(db: sqlite3.Connection) -> None:
-        # Never the newest row: positions go on from it.
-        last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
-        limit = last if delivered is None else min(delivered + 1, last)
-        db.execute(
-            "DELETE FROM signals WHERE position IN (SELECT position FROM "
-            "(SELECT position, received_us FROM signals ORDER BY position LIMIT ?) WHERE position < ? AND received_us < ?)",
-            (_DELETED_AT_ONCE, limit, before_us),
-        )
-        db.execute("DELETE FROM refusals WHERE refusal <= (SELECT MAX(refusal) FROM refusals) - ?", (refusals_kept,))
-        forget(db, before_us, _DELETED_AT_ONCE)
-
-    return delete

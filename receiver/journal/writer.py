@@ -2,8 +2,13 @@
 
 Everything that goes into the journal's file comes through here: signals, cursors, refusals, deletions. With
 ``synchronous=FULL`` in WAL mode SQLite syncs its log at every commit, so a group that is reported stored is on disk.
+
+After any failure nothing of the connection is trusted. A commit whose sync failed may stand in the log all the same, whole
+for whoever opens it next, though no sync vouches for it. So a failed journal is *mended* before it takes anything: what the
+log holds is written into the file and synced, and rows that nobody was told of are adopted (``docs/decisions/0008``).
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -11,60 +16,105 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from typing import NamedTuple
 
 from receiver import clock
+from receiver.errors import JournalUnavailable, ReceiverError
 from receiver.journal.deliveries import SPAN, Span
+from receiver.journal.folder import Folder, Place, mark_damage
+from receiver.journal.jobs import Job, probe
+from receiver.journal.log import check_log
 from receiver.journal.records import KEEP_REFUSAL, MOST_ROWS, Refusal, Row, append_statement
 
-Job = Callable[[sqlite3.Connection], None]
 _LOG_PAGES = 4000  # 16 MB between checkpoints
+_ROOM_FOR_LOGS = 4
+_STOP_SECONDS = 1.0
 CURSOR = "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (output, lane) DO UPDATE SET position = excluded.position"
+
+
+class Adopted(NamedTuple):
+    """A row that was found on disk though its commit was reported failed."""
+
+    position: int
+    identity: bytes
+    kind: int
+    number: int
+    lane: int
+    received_us: int
 
 
 @dataclass(slots=True)
 class Batch:
-    """The work of one commit. ``first_position`` and ``sync_seconds`` are set once it is on disk, else ``error`` is."""
+    """The work of one commit. ``first_position`` and ``sync_seconds`` are set once it is on disk, else ``error`` is.
+
+    With ``mend`` the journal is opened anew after a failure, and ``adopted`` is what was found there beyond what was told.
+    """
 
     rows: list[Row] = field(default_factory=list)
     cursors: dict[tuple[str, int], int] = field(default_factory=dict)
     spans: dict[tuple[str, int, int], Span] = field(default_factory=dict)
+    """These come with cursors, never alone."""
     refusals: list[Refusal] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
+    mend: bool = False
     first_position: int = 0
     sync_seconds: float = 0.0
-    error: Exception | None = None
+    adopted: list[Adopted] = field(default_factory=list)
+    error: JournalUnavailable | None = None
 
     @property
     def only_rows(self) -> bool:
         """Whether there is nothing to write but rows."""
-        return bool(self.rows) and not (self.cursors or self.refusals or self.jobs)  # spans come with cursors
+        return bool(self.rows) and not (self.cursors or self.refusals or self.jobs)
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.cursors or self.refusals or self.jobs)
 
 
-def connect(file: Path) -> sqlite3.Connection:
-    """Open the journal's file for writing, durable at every commit."""
+def connect(file: Path, create: bool = False) -> sqlite3.Connection:
+    """Open the journal's file for writing, durable at every commit; it is made only with ``create``."""
     connection = sqlite3.connect(
-        file, isolation_level=None, check_same_thread=False, timeout=5.0, cached_statements=MOST_ROWS * 2
-    )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
-    connection.execute("PRAGMA journal_size_limit = 67108864")
+        f"{file.absolute().as_uri()}?mode={'rwc' if create else 'rw'}", uri=True,
+        isolation_level=None, check_same_thread=False, timeout=5.0, cached_statements=MOST_ROWS * 2,
+    )  # fmt: skip
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
-def lengthen_log(connection: sqlite3.Connection) -> None:
+def lengthen_log(connection: sqlite3.Connection, folder: Path) -> None:
     """Make SQLite's log as long as it gets between checkpoints, before the first signal needs it.
 
     A sync of a file that grows writes the file system's own journal too: 0.33 ms a commit against 0.24, measured on ext4.
+    On a disk with little room it stays short: the room is for signals.
     """
     size = _LOG_PAGES * int(connection.execute("PRAGMA page_size").fetchone()[0])
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize < _ROOM_FOR_LOGS * size:
+        return
+    connection.execute("BEGIN IMMEDIATE")
     connection.execute("CREATE TABLE IF NOT EXISTS filler (content BLOB)")
     connection.execute("INSERT INTO filler VALUES (zeroblob(?))", (size,))
     connection.execute("DROP TABLE filler")
+    connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+
+def in_words(error: Exception) -> JournalUnavailable:
+    """Return a failure of the disk or of SQLite as one sentence for a person."""
+    if isinstance(error, JournalUnavailable):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return JournalUnavailable(f"{error.filename} is gone; is the volume mounted? It is waited for, no new one is made")
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", None):
+        return JournalUnavailable(f"{error} ({error.sqlite_errorname})")
+    return JournalUnavailable(str(error))
 
 
 def _append(write: sqlite3.Connection, rows: list[Row], first: int) -> None:
@@ -83,43 +133,68 @@ def _append(write: sqlite3.Connection, rows: list[Row], first: int) -> None:
 class Writer(threading.Thread):
     """The thread. ``report`` is called from it with each batch, committed or failed."""
 
-    def __init__(self, file: Path, next_position: int, report: Callable[[Batch], None]) -> None:
+    def __init__(
+        self, folder: Folder, next_position: int, last_identity: bytes | None, report: Callable[[Batch], None]
+    ) -> None:
+        """Open the file; ``last_identity`` is that of the newest row, by which the journal is known again."""
         super().__init__(name="journal-writer", daemon=True)
-        self._file = file
+        self._folder = folder
         self._next_position = next_position
+        self._last_identity = last_identity
         self._report = report
         self._work: SimpleQueue[Batch | None] = SimpleQueue()
-        self._connection: sqlite3.Connection | None = connect(file)
-        with suppress(sqlite3.Error):  # a full disk: the first append finds it, and tells
-            lengthen_log(self._connection)
+        self._connection: sqlite3.Connection | None = connect(folder.file)
+        self._place: Place | None = None
+        self._why: Exception = JournalUnavailable("the journal is not open")
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over; it is not to be touched again until it is reported."""
         self._work.put(batch)
 
     def stop(self) -> None:
-        """Finish what was handed over, close the file and end the thread."""
+        """Finish what was handed over, close the file and end the thread; a disk that hangs is not waited for."""
         self._work.put(None)
-        self.join()
+        self.join(_STOP_SECONDS)
 
     def run(self) -> None:
         """Commit batches until told to stop."""
+        self._begin()
         while (batch := self._work.get()) is not None:
             try:
-                self._commit(batch)
-            except (sqlite3.Error, OSError) as error:
-                batch.error = error
-                self._abandon()
+                if batch.mend:
+                    self._mend(batch)
+                else:
+                    self._commit(batch)
+            except (sqlite3.Error, OSError, ReceiverError) as error:
+                if (
+                    isinstance(error, sqlite3.Error)
+                    and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+                ):
+                    mark_damage(self._folder.file, str(error))
+                batch.error = in_words(error)
+                self._abandon(error)
             self._report(batch)
         if self._connection is not None:
-            self._connection.close()
+            with suppress(sqlite3.Error):
+                self._connection.close()
+
+    def _begin(self) -> None:
+        """Prepare the log, off the way to readiness; if that fails, the first batch tells of it."""
+        assert self._connection is not None
+        try:
+            lengthen_log(self._connection, self._folder.path)
+            self._place = self._folder.place()
+        except (sqlite3.Error, OSError) as error:
+            self._abandon(error)
 
     def _commit(self, batch: Batch) -> None:
         if self._connection is None:
-            self._connection = connect(self._file)
+            raise self._why
         write, first, began = self._connection, self._next_position, clock.monotonic()
         if batch.only_rows and len(batch.rows) <= MOST_ROWS:
             _append(write, batch.rows, first)  # a statement on its own is a transaction on its own
+            if self._place is None or self._folder.log_place() != self._place[:2]:
+                self._check_place()
         else:
             write.execute("BEGIN IMMEDIATE")
             for done in range(0, len(batch.rows), MOST_ROWS):
@@ -130,15 +205,68 @@ class Writer(threading.Thread):
             for job in batch.jobs:
                 job(write)
             write.execute("COMMIT")
+            self._check_place()
         batch.sync_seconds = clock.monotonic() - began
         batch.first_position = first
         self._next_position = first + len(batch.rows)
+        if batch.rows:
+            self._last_identity = batch.rows[-1].identity
 
-    def _abandon(self) -> None:
-        """After a failure trust nothing of the connection: close it and open it anew for the next batch."""
-        connection, self._connection = self._connection, None
+    def _check_place(self) -> None:
+        """Refuse to call stored what went into a file that nobody will find.
+
+        Raises:
+            OSError: the file or its log is not at its path any more.
+            JournalUnavailable: another is.
+        """
+        if self._folder.place() != self._place:
+            raise JournalUnavailable(f"{self._folder.file} was replaced while the receiver wrote to it")
+
+    def _mend(self, batch: Batch) -> None:
+        """Open the journal after a failure: make durable what it holds, take in what nobody was told of, write a little."""
+        self._abandon(self._why)
+        self._folder.reclaim()
+        check_log(self._folder.file)
+        connection = connect(self._folder.file)
+        try:
+            # Writes every page of the log into the file and syncs it, so that nothing hangs on a sync that failed.
+            if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise JournalUnavailable("another program reads the journal, its log cannot be emptied; tried again")
+            batch.adopted = self._beyond(connection)
+            lengthen_log(connection, self._folder.path)
+            probe(connection)
+            self._place = self._folder.place()
+        except (sqlite3.Error, OSError, ReceiverError):
+            with suppress(sqlite3.Error):
+                connection.close()
+            raise
+        self._connection = connection
+        if batch.adopted:
+            self._next_position = batch.adopted[-1].position + 1
+            self._last_identity = batch.adopted[-1].identity
+
+    def _beyond(self, connection: sqlite3.Connection) -> list[Adopted]:
+        """Return the rows after the last one that was reported, once that one is found.
+
+        Raises:
+            JournalUnavailable: this is not the journal that was written.
+        """
+        if self._last_identity is not None:
+            last = self._next_position - 1
+            found = connection.execute("SELECT identity FROM signals WHERE position = ?", (last,)).fetchone()
+            if found is None or found[0] != self._last_identity:
+                raise JournalUnavailable(
+                    f"{self._folder.file} is not the journal that was written: position {last} is missing or another; "
+                    "put the right file back, or restart the receiver to go on with this one"
+                )
+        columns = ", ".join(Adopted._fields)
+        beyond = f"SELECT {columns} FROM signals WHERE position >= ? ORDER BY position"  # noqa: S608 - our own names
+        return [Adopted(*row) for row in connection.execute(beyond, (self._next_position,))]
+
+    def _abandon(self, error: Exception) -> None:
+        """After a failure trust nothing of the connection; the journal is mended before it takes the next batch."""
+        connection, self._connection, self._why = self._connection, None, error
+        self._place = None
         if connection is not None:
-            try:
+            with suppress(sqlite3.Error):  # the file is not to be reached; the next batch will say so
                 connection.close()  # rolls back
-            except sqlite3.Error:
-                return  # the file is not to be reached; the next batch will say so

@@ -2,208 +2,269 @@
 
 All frames of one segment are in hand at once, so they share a commit; their replies go out in order and, where they are
 ready together, in one write. A client that has closed its half still gets its answers.
+
+What a hostile peer can cost is bounded here: time, noise, refused frames, unread replies, memory of the kernel.
 """
 
 import asyncio
-import contextlib
-import socket
-from collections import Counter, deque
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from protocols.dc09 import Damage, Framer
+from protocols.dc09 import Damage, Frame, Framer
 from receiver import clock
-from receiver.config import ListenerSettings
+from receiver.listeners.budget import source_of
 from receiver.listeners.inhand import InHand
-from receiver.listeners.sockets import BACKLOG, shown
-from receiver.pipeline import Pipeline, Route
-from receiver.telemetry import Telemetry
+from receiver.listeners.sockets import shown
+from receiver.pipeline import Route
+
+if TYPE_CHECKING:
+    from receiver.listeners.door import TcpListener
 
 _IN_HAND_LIMIT = 512  # frames of one connection; above, reading pauses until half are answered
-_SWEEP_SECONDS = 0.5
-
-
-class TcpListener:
-    """One listening socket and its connections."""
-
-    def __init__(self, settings: ListenerSettings, origin: int, pipeline: Pipeline, telemetry: Telemetry) -> None:
-        self.settings = settings
-        self.pipeline = pipeline
-        self.telemetry = telemetry
-        self.origin = origin
-        self.connections: set[Connection] = set()
-        self.sources: Counter[str] = Counter()
-        self._server: asyncio.Server | None = None
-        self.stopping = False
-        self.emptied = asyncio.Event()
-
-    async def open(self, sock: socket.socket) -> None:
-        """Begin to take connections on a bound, listening socket."""
-        self._server = await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
-
-    async def sweep(self) -> None:
-        """Close, for ever, the connections that have been silent for too long."""
-        while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            now = clock.monotonic()
-            for number, connection in enumerate(list(self.connections)):
-                connection.check(now)
-                if number % 1000 == 999:
-                    await asyncio.sleep(0)
-
-    async def drain(self, seconds: float) -> None:
-        """Take no new connections, answer the frames in hand, close."""
-        self.stopping = True
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self.connections):
-            connection.finish()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self.connections:
-                    self.emptied.clear()
-                    await self.emptied.wait()
-        for connection in list(self.connections):
-            connection.abort("shutdown")
+_LIGHT_BYTES = 2048  # what a panel sends at once; what is more is worked off by turns
+_SLICE_BYTES = 8192  # taken in one turn, about 3 ms of the shortest frames; limits are looked at between slices
+_IN_FLIGHT_SECONDS = 2.0  # the answer to a frame that came so lately may not have reached the panel yet
+_UNREAD_BYTES = 16384  # replies held for a panel that does not take them, beside what the kernel holds; then it is not read
 
 
 class Connection(asyncio.Protocol):
     """One panel's connection."""
 
-    def __init__(self, listener: TcpListener) -> None:
+    __slots__ = (
+        "_answers", "_began", "_closing", "_closing_since", "_eof", "_framer", "_full", "_handle", "_heard", "_held",
+        "_held_at", "_held_since", "_listener", "_noise_bytes", "_proven", "_reading_ended", "_route", "_settings",
+        "_telemetry", "_transport", "_unread_since", "opened", "source",
+    )  # fmt: skip
+
+    def __init__(self, listener: "TcpListener", address: tuple[str, int]) -> None:
         self._listener = listener
-        self._framer = Framer()
-        self._answers: deque[InHand] = deque()
-        self._stranger = True  # no frame came yet
-        self._opened = self._heard = self._began = clock.monotonic()
-        self._full = False  # too many frames in hand
-        self._unread = False  # the panel does not read our replies
-        self._closing = self._reading_ended = False
-        self._handle = listener.pipeline.handle
-        self._handle_damage = listener.pipeline.handle_damage
+        self._settings = listener.settings
         self._telemetry = listener.telemetry
-        self._answered = False
+        self._handle = listener.handle
+        self.source = source_of(address[0])
+        self._route = Route(listener.settings.name, "tcp", shown(address), listener.origin, self._spend)
+        self._transport = cast("asyncio.Transport", None)  # until the loop's next turn
+        self._framer = Framer()
+        self._answers: list[InHand] = []  # an empty deque holds 600 bytes, and most connections are idle
+        self.opened = self._began = clock.monotonic()
+        self._heard: float | None = None  # when the last frame came; none came from a stranger
+        self._noise_bytes = 0  # since the last frame
+        self._full = False  # too many frames in hand
+        self._unread_since: float | None = None  # the panel does not read our replies
+        self._proven = False  # it was given an answer
+        self._held, self._held_at, self._held_since = b"", 0, 0.0  # read and not yet taken, from where on, when it came
+        self._reading_ended = self._eof = self._closing = False
+        self._closing_since = 0.0
+
+    @property
+    def owed(self) -> bool:
+        """Whether a frame is in hand."""
+        return bool(self._answers)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the connection in, or close it when there are too many."""
-        listener, settings = self._listener, self._listener.settings
+        """Keep the transport; the listener has let the connection in."""
         self._transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
-        self._route = Route(settings.name, "tcp", shown(peer), listener.origin)
-        self._source = str(peer[0]) if peer else "?"
-        listener.connections.add(self)
-        listener.sources[self._source] += 1
-        if len(listener.connections) > settings.max_connections:
-            self.abort("max-connections")
-        elif listener.sources[self._source] > settings.max_connections_per_source:
-            self.abort("max-connections-per-source")
+        self._transport.set_write_buffer_limits(high=_UNREAD_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the connection out; frames in hand are stored all the same."""
-        listener = self._listener
-        listener.connections.discard(self)
-        if not listener.connections:
-            listener.emptied.set()
-        listener.sources[self._source] -= 1
-        if not listener.sources[self._source]:
-            del listener.sources[self._source]
+        self._listener.leave(self)
+        if isinstance(exc, TimeoutError) and not self._closing:  # the kernel's keepalive gave it up
+            self._telemetry.connection_refused("keepalive", listener=self._route.listener, peer=self._route.peer)
         self._closing = True
         for found in self._framer.end():
             if isinstance(found, Damage):
-                self._handle_damage(found, self._route)
+                self._listener.handle_damage(found, self._route)
+        del self._route  # it knows us: without this only the garbage collector would find the two
 
     def data_received(self, data: bytes) -> None:
         """Take the next bytes; every frame they complete goes in hand at once."""
-        arrived = self._heard = clock.monotonic()
+        arrived = clock.monotonic()
+        if len(data) <= _LIGHT_BYTES:
+            self._take(data, arrived)
+            return
+        self._held, self._held_at, self._held_since = data, 0, arrived
+        self._read_or_pause()
+        self._listener.turns.add(self)
+
+    def work(self) -> bool:
+        """Take the next slice of what is held; tell whether there is more that can be taken now."""
+        if self._closing or self._reading_ended:
+            self._held = b""
+            return False
+        at, self._held_at = self._held_at, self._held_at + _SLICE_BYTES
+        last = self._held_at >= len(self._held)
+        self._take(self._held[at : self._held_at], self._held_since)
+        if last:
+            self._held = b""
+            self._read_or_pause()
+        return not last and not self._full
+
+    def _take(self, data: bytes, arrived: float) -> None:
         framer, answers = self._framer, self._answers
+        if not framer.begun:
+            self._began = arrived
+        self._noise_bytes += len(data)
         for found in framer.feed(data):
-            if isinstance(found, Damage):
-                self._handle_damage(found, self._route)
-            else:
-                self._stranger = False
-                self._began = arrived
+            if isinstance(found, Frame):
+                self._heard = self._began = arrived
+                self._noise_bytes = 0
                 answer = InHand(self._handle(found, self._route), arrived, self._finished)
                 answers.append(answer)
                 answer.begin()
-        if not framer.begun:
-            self._began = arrived
-        if len(answers) > _IN_HAND_LIMIT and not self._full:
+            else:
+                self._listener.handle_damage(found, self._route)
+            if self._reading_ended:
+                return
+        if self._noise_bytes > self._settings.max_noise_bytes:
+            self._end("noise")
+        elif len(answers) > _IN_HAND_LIMIT and not self._full:
             self._full = True
             self._read_or_pause()
 
     def eof_received(self) -> bool:
         """Keep our half open while answers are owed."""
-        self._reading_ended = True
+        self._reading_ended = self._eof = True
         return bool(self._answers)
+
+    def _spend(self, _: str, proven: bool) -> bool:
+        """Take one refused frame off the budget of our source; over it, the connection it came on ends."""
+        if self._listener.budgets.take(self.source, clock.monotonic()):
+            return True
+        self._end("refused-too-often")
+        return False
 
     def _finished(self, answer: InHand) -> None:
         """Write every reply that is ready and has none before it that is not."""
         if answer.error is not None:
             self._telemetry.crashed("handling a frame", answer.error)
         answers = self._answers
-        if not answers or answers[0] is not answer:
+        if answers[0] is not answer:  # it stays in the list until it is written here
             return
         replies = b""
         now, observe = clock.monotonic(), self._telemetry.ack_seconds.observe
-        while answers and answers[0].done:
-            ready = answers.popleft()
+        count = 0
+        for ready in answers:
+            if not ready.done:
+                break
+            count += 1
             if ready.reply is not None:
                 replies += ready.reply
                 observe(now - ready.arrived)
+        del answers[:count]
         if self._closing:
             return
         if replies:
-            self._answered = True
-            self._transport.write(replies)
+            self._write(replies)
         if not answers:
             self._close_if_done()
         if self._full and len(answers) < _IN_HAND_LIMIT // 2:
-            self._full = False
+            self._go_on()
+
+    def _write(self, replies: bytes) -> None:
+        if not self._proven:
+            self._proven = True
+            self._listener.crowd.prove(self)
+        self._transport.write(replies)
+
+    def _go_on(self) -> None:
+        """Take what is held, and read again, now that enough frames were answered."""
+        self._full = False
+        if self._held:
+            self._listener.turns.add(self)
+        else:
             self._read_or_pause()
 
     def _close_if_done(self) -> None:
         """Close when nothing is owed and there is a reason to."""
-        to_close = self._answered and self._listener.settings.close_after_ack and not self._framer.begun
-        if to_close or self._reading_ended or self._listener.stopping:
+        to_close = self._proven and self._settings.close_after_ack and not self._framer.begun
+        if self._listener.stopping:
+            self._part()
+        elif to_close or self._reading_ended:
             self._close()
 
     def pause_writing(self) -> None:
         """The panel does not read our replies: read no more of it until it does."""
-        self._unread = True
+        self._unread_since = clock.monotonic()
         self._read_or_pause()
 
     def resume_writing(self) -> None:
         """The panel reads again."""
-        self._unread = False
+        self._unread_since = None
         self._read_or_pause()
 
     def _read_or_pause(self) -> None:
-        if self._closing:
+        if self._closing or self._reading_ended:
             return
-        if self._full or self._unread:
+        if self._held or self._full or self._unread_since is not None:
             self._transport.pause_reading()
         else:
+            self._began = clock.monotonic()  # while we did not read, a frame could not end
             self._transport.resume_reading()
 
     def check(self, now: float) -> None:
         """Close when a time limit has passed."""
-        if self._answers or self._closing:
+        settings = self._settings
+        if self._closing:
+            if now - self._closing_since > settings.unread_timeout_seconds:
+                self._transport.abort()  # it does not even take the last of its answers
+        elif self._unread_since is not None and now - self._unread_since > settings.unread_timeout_seconds:
+            self.abort("unread-timeout")
+        elif self._answers or self._held:
             return
-        settings = self._listener.settings
-        if self._framer.begun and now - self._began > settings.frame_timeout_seconds:
+        elif self._framer.begun and now - self._began > settings.frame_timeout_seconds:
             self.abort("frame-timeout")
-        elif self._stranger and now - self._opened > settings.first_frame_timeout_seconds:
+        elif self._heard is None and now - self.opened > settings.first_frame_timeout_seconds:
             self.abort("first-frame-timeout")
-        elif now - self._heard > settings.idle_timeout_seconds:
+        elif now - (self._heard or self.opened) > settings.idle_timeout_seconds:
             self.abort("idle-timeout")
 
-    def finish(self) -> None:
-        """Close as soon as nothing is owed."""
+    def finish(self, strangers_since: float) -> None:
+        """Take no more frames and part as soon as nothing is owed; a stranger that came later may send its first."""
+        if self._closing:
+            self._listener.part_with(self)
+        elif self._answers:
+            self._held = b""  # the panel sends it again
+            self._reading_ended = True
+            self._transport.pause_reading()
+        elif self._transport is not None and (self._heard is not None or self.opened <= strangers_since):
+            self._part()
+
+    def _part(self) -> None:
+        """Nothing is owed any more: end our half of the connection.
+
+        To close it while something lies unread would send a reset, and a reset may overtake our last reply. So the panel
+        is heard out, unheeded, until it closes too; unless no reply can be under way.
+        """
+        if self._closing:
+            return
+        transport, now = self._transport, clock.monotonic()
+        self._closing, self._closing_since = True, now
+        self._listener.part_with(self)
+        if self._eof or self._heard is None or now - self._heard > _IN_FLIGHT_SECONDS:
+            transport.close()
+            return
+        transport.set_protocol(_Parting(self))
+        transport.resume_reading()
+        transport.write_eof()
+
+    def hang_up(self) -> None:
+        """Close now; nothing is owed."""
+        self._transport.abort()
+
+    def _end(self, reason: str) -> None:
+        """Read no more, give the answers that are owed, then close; count why."""
+        if self._closing or self._reading_ended:
+            return
+        self._telemetry.connection_refused(reason, listener=self._route.listener, peer=self._route.peer)
+        self._reading_ended = True
+        self._transport.pause_reading()
         if not self._answers:
             self._close()
 
     def _close(self) -> None:
         if not self._closing:
             self._closing = True
+            self._closing_since = clock.monotonic()
             self._transport.close()
 
     def abort(self, reason: str) -> None:
@@ -211,4 +272,16 @@ class Connection(asyncio.Protocol):
         if not self._closing:
             self._telemetry.connection_refused(reason, listener=self._route.listener, peer=self._route.peer)
             self._closing = True
+            self._closing_since = clock.monotonic()
             self._transport.abort()
+
+
+class _Parting(asyncio.Protocol):
+    """What a connection becomes when it has nothing more to say: it reads and forgets until the panel closes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the connection out."""
+        self._connection.connection_lost(exc)

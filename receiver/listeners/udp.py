@@ -1,6 +1,8 @@
 """UDP: one frame a datagram is expected, more are taken; the answer goes from this port to the port it came from.
 
 A fixed number of frames is in hand at a time: what comes above that is dropped and counted, and the panel repeats it.
+The address a datagram came from may be forged: no reply is longer than the frame it answers, garbage gets none, and what a
+refused frame may cost is bounded for each address and for all of them together.
 """
 
 import asyncio
@@ -12,8 +14,10 @@ from pathlib import Path
 from typing import cast
 
 from protocols.dc09 import Damage, split_datagram
+from protocols.errors import BadLength
 from receiver import clock
 from receiver.config import ListenerSettings
+from receiver.listeners.budget import Budgets, source_of_peer
 from receiver.listeners.inhand import InHand
 from receiver.listeners.sockets import shown
 from receiver.pipeline import Pipeline, Route
@@ -21,6 +25,8 @@ from receiver.telemetry import Telemetry
 
 Address = tuple[str, int]
 _PROC = (Path("/proc/net/udp"), Path("/proc/net/udp6"))
+_KEPT_BYTES = 512  # of a datagram that is not read
+_EVERYBODY = "everybody"
 
 
 class UdpListener(asyncio.DatagramProtocol):
@@ -31,8 +37,13 @@ class UdpListener(asyncio.DatagramProtocol):
         self.origin = origin
         self._pipeline = pipeline
         self._telemetry = telemetry
+        self._budgets = Budgets(settings.refused_frames_burst, settings.refused_frames_per_second, settings.refused_sources)
+        everybody = settings.refused_datagrams_per_second
+        self._budget_of_all = Budgets(everybody, everybody, 1)
+        self._spend_one = self._spend
         self._in_hand = 0
         self._transport: asyncio.DatagramTransport | None = None
+        self._sock: socket.socket | None = None  # for the last answers, when nothing is read any more
         self._inode = ""
         self._stopping = False
         self._emptied = asyncio.Event()
@@ -53,7 +64,11 @@ class UdpListener(asyncio.DatagramProtocol):
         if self._stopping:
             return
         arrived = clock.monotonic()
-        route = Route(self.settings.name, "udp", shown(addr), self.origin)
+        route = Route(self.settings.name, "udp", shown(addr), self.origin, self._spend_one)
+        if len(data) > self.settings.max_datagram_bytes:
+            wrong = BadLength(f"a datagram of {len(data)} bytes; {self.settings.max_datagram_bytes} are read at most")
+            self._pipeline.handle_damage(Damage(wrong, data[:_KEPT_BYTES]), route)
+            return
         for found in split_datagram(data):
             if isinstance(found, Damage):
                 self._pipeline.handle_damage(found, route)
@@ -63,29 +78,43 @@ class UdpListener(asyncio.DatagramProtocol):
                 self._in_hand += 1
                 InHand(self._pipeline.handle(found, route), arrived, partial(self._finished, addr)).begin()
 
+    def _spend(self, peer: str, proven: bool) -> bool:
+        """Take one refused frame off the budgets; a NAK, which only a key of ours earns, is none of everybody's business."""
+        now = clock.monotonic()
+        return self._budgets.take(source_of_peer(peer), now) and (proven or self._budget_of_all.take(_EVERYBODY, now))
+
     def _finished(self, addr: Address, answer: InHand) -> None:
         self._in_hand -= 1
         if not self._in_hand:
             self._emptied.set()
         if answer.error is not None:
             self._telemetry.crashed("handling a datagram", answer.error)
-        if answer.reply is not None and self._transport is not None:
-            self._transport.sendto(answer.reply, addr)
+        if answer.reply is not None:
+            if self._transport is not None:
+                self._transport.sendto(answer.reply, addr)
+            elif self._sock is not None:
+                with contextlib.suppress(OSError):  # the panel repeats it
+                    self._sock.sendto(answer.reply, addr)
             self._telemetry.ack_seconds.observe(clock.monotonic() - answer.arrived)
 
     def error_received(self, exc: Exception) -> None:
         """An ICMP error for an earlier answer says nothing about the next; the panel repeats what it misses."""
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing new, answer what is in hand, close."""
+        """Read no more, answer what is in hand, close. What lies in the kernel stays unread: for the next, or unanswered."""
         self._stopping = True
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            self._sock = cast("socket.socket", transport.get_extra_info("socket")).dup()
+            transport.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._in_hand:
                     self._emptied.clear()
                     await self._emptied.wait()
-        if self._transport is not None:
-            self._transport.close()
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
 
     def kernel_drops(self) -> int:
         """Return how many datagrams the kernel dropped because our buffer was full (Linux; 0 elsewhere)."""

@@ -16,6 +16,7 @@ from receiver.config import AmqpSettings
 from receiver.errors import DeliveryError, EventRefused
 from receiver.events import OutEvent
 from receiver.outputs import templates, tls
+from receiver.outputs.closing import put_away
 from receiver.outputs.contract import Surroundings
 
 _JSON = "application/cloudevents+json"
@@ -100,7 +101,7 @@ class AmqpOutput:
         """Close the connection."""
         connection, self._connection, self._exchange = self._connection, None, None
         if connection is not None:
-            await connection.close()
+            await put_away(connection.close())
 
 
 def _message(event: OutEvent) -> aio_pika.Message:

@@ -11,7 +11,7 @@ from receiver import clock
 from receiver.config import OutputSettings
 from receiver.errors import DeliveryError, EventRefused
 from receiver.events import OutEvent
-from receiver.journal import DEAD, Journal, Kind, Letter
+from receiver.journal import DEAD, Journal, Kind, Letter, burial, recall, settlement
 from receiver.outputs.contract import Surroundings
 from receiver.troubles import Trouble
 
@@ -19,12 +19,12 @@ from receiver.troubles import Trouble
 class DeadLetters:
     """The dead letters of one output; ``wanted`` says that some are to go out again."""
 
-    def __init__(self, settings: OutputSettings, journal: Journal, surroundings: Surroundings) -> None:
+    def __init__(self, settings: OutputSettings, journal: Journal, count: int, surroundings: Surroundings) -> None:
         self._settings = settings
         self._journal = journal
         self._surroundings = surroundings
         self._position, self._tries = 0, 0
-        self.count = journal.dead_letters(settings.name)
+        self.count = count
         self.wanted = self.count > 0  # some may have been asked for before a restart
 
     async def take(self, event: OutEvent, error: EventRefused) -> bool:
@@ -44,7 +44,7 @@ class DeadLetters:
             telemetry.event_refused(name, full, self._tries, position=position, account=event.account or "-")
             return False
         letter = Letter(name, clock.now_us(), self._tries, str(error), DEAD, None)
-        await self._journal.bury(letter, event.stored)
+        await self._journal.do(burial(letter, position, event.stored.row))
         self.count += 1
         self._tell(event, error)
         return True
@@ -74,7 +74,7 @@ class DeadLetters:
         Raises:
             JournalUnavailable: that could not be noted.
         """
-        await self._journal.recall(self._settings.name, positions)
+        await self._journal.do(recall(self._settings.name, positions))
         self.wanted = True
 
     async def settle(
@@ -86,9 +86,9 @@ class DeadLetters:
             JournalUnavailable: nothing was noted, and they go out again.
         """
         again = (refused.stored.position, str(error)) if refused and isinstance(error, EventRefused) else None
-        await self._journal.settle(self._settings.name, [event.stored.position for event in taken], again)
+        now_us, positions = clock.now_us(), [event.stored.position for event in taken]
+        await self._journal.do(settlement(self._settings.name, positions, now_us, again))
         self.count -= len(taken)
-        now_us = clock.now_us()
         for event in taken:
-            waited = (now_us - event.stored.row.received_us) / clock.SECOND_US
+            waited = max(0, now_us - event.stored.row.received_us) / clock.SECOND_US
             self._surroundings.telemetry.handed_over(self._settings.name, event.stored.lane.word, [waited])

@@ -8,6 +8,7 @@ event that the other side refuses while it takes others becomes a dead letter af
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import Sequence
 
 from receiver import clock
@@ -28,6 +29,7 @@ _FIRST_RETRY_SECONDS = 0.1
 _ORDERS_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 5.0
 _URGENT_RETRY_SECONDS = 1.0  # the longest while something urgent waits
+_DIRECT_HELD = 100
 
 
 class Forwarder:
@@ -46,12 +48,14 @@ class Forwarder:
         self._stored.set()
         self._data_dir = surroundings.data_dir
         self._failures = 0
-        self._oldest_us: dict[Lane, int | None] = dict.fromkeys(Lane)
+        self._oldest: dict[Lane, tuple[int, int] | None] = dict.fromkeys(Lane)  # position; since when, in steady time
         self._spans: dict[Lane, Span] = {}
         self.cursors: dict[Lane, Cursor] = {lane: journal.cursor(settings.name, lane) for lane in Lane}
-        self.dead_letters = DeadLetters(settings, journal, surroundings)
+        self.dead_letters = DeadLetters(settings, journal, reader.count_dead(settings.name), surroundings)
         self.accounts: Accounts | None = None
         journal.notify(self._stored.set)
+        self._direct: deque[Stored] = deque(maxlen=_DIRECT_HELD)
+        self._called = asyncio.Event()
 
     async def run(self, accounts: Accounts) -> None:
         """Hand over what the journal holds, for ever; ``accounts`` name the events until the register is read again."""
@@ -74,6 +78,9 @@ class Forwarder:
     async def _follow(self) -> None:
         while True:
             try:
+                if self._direct:
+                    await self._hand_over_directly()
+                    continue
                 lane, batch = await self._next_batch()
                 if self.dead_letters.wanted and lane is not Lane.URGENT:
                     await self._send_letters_again()
@@ -109,7 +116,12 @@ class Forwarder:
         cursor, batch = self.cursors[lane], list[Stored]()
         if cursor.waiting:
             batch = await asyncio.to_thread(self._reader.after, lane, cursor.position, limit)
-        self._oldest_us[lane] = batch[0].row.received_us if batch else None
+        if not batch:
+            self._oldest[lane] = None
+        elif (self._oldest[lane] or (0, 0))[0] != batch[0].position:
+            # How old it is, the wall clock says once; from then on a jump of it moves nothing.
+            now_us, steady_us = clock.both_us()
+            self._oldest[lane] = batch[0].position, steady_us - max(0, now_us - batch[0].row.received_us)
         return batch
 
     async def _hand_over(self, lane: Lane, batch: Sequence[Stored]) -> None:
@@ -157,6 +169,26 @@ class Forwarder:
                 await asyncio.sleep(0)
         return wanted
 
+    def tell_directly(self, stored: Stored) -> None:
+        """Hand over a path or trouble event that the journal cannot store now; it comes again once stored, with the same id.
+
+        Best effort: it is held in memory, the newest hundred.
+        """
+        self._direct.append(stored)
+        self._stored.set()
+        self._called.set()
+
+    async def _hand_over_directly(self) -> None:
+        self._called.clear()
+        batch = list(self._direct)[: self._output.batch_limit]
+        wanted = await self._render([stored for stored in batch if self._filter.takes_row(stored)])
+        with contextlib.suppress(EventRefused):  # it comes again from the journal, where it may become a dead letter
+            if wanted:
+                await self._deliver(wanted)
+        for stored in batch:
+            if self._direct and self._direct[0] is stored:  # else newer ones have pushed it out
+                self._direct.popleft()
+
     def _passed(self, lane: Lane, batch: Sequence[Stored], wanted: Sequence[OutEvent], taken: int, sent_us: int) -> None:
         """Move the cursor past the first ``taken`` wanted events, and what the filter left out before the next one."""
         end = batch[-1].position if taken == len(wanted) else wanted[taken].stored.position - 1
@@ -171,7 +203,7 @@ class Forwarder:
         self._spans[lane] = span
         cursor.advance(end, count)
         self._journal.save(cursor, span)
-        waited = [(now_us - event.stored.row.received_us) / clock.SECOND_US for event in wanted[:taken]]
+        waited = [max(0, now_us - event.stored.row.received_us) / clock.SECOND_US for event in wanted[:taken]]
         self._telemetry.handed_over(name, lane.word, waited)
 
     async def _refused(self, lane: Lane, event: OutEvent, error: EventRefused) -> None:
@@ -191,8 +223,9 @@ class Forwarder:
         try:
             await self._deliver(events)
         except DeliveryError as error:
-            await self.dead_letters.settle(events[: error.taken], events[error.taken], error)
-            if not isinstance(error, EventRefused):
+            refused = events[error.taken] if isinstance(error, EventRefused) else None
+            await self.dead_letters.settle(events[: error.taken], refused, error)
+            if refused is None:
                 raise
         else:
             await self.dead_letters.settle(events)
@@ -205,18 +238,21 @@ class Forwarder:
         seconds = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret
         if not isinstance(error, EventRefused):  # that was told already
             self._telemetry.delivery_failed(self._settings.name, str(error), seconds)
-        while seconds > 0:
-            await asyncio.sleep(min(seconds, _URGENT_RETRY_SECONDS))
+        while seconds > 0 and not self._called.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(seconds, _URGENT_RETRY_SECONDS)):
+                    await self._called.wait()  # something urgent of our own: try at once
             seconds -= _URGENT_RETRY_SECONDS
             if self.cursors[Lane.URGENT].waiting:
-                return
+                break
+        self._called.clear()
 
     def oldest_seconds(self, lane: Lane) -> float:
         """Return how long the oldest event not handed over has waited, 0 when none waits."""
-        oldest = self._oldest_us[lane]
+        oldest = self._oldest[lane]
         if oldest is None or not self.cursors[lane].waiting:
             return 0.0
-        return max(0.0, (clock.now_us() - oldest) / clock.SECOND_US)
+        return (clock.steady_us() - oldest[1]) / clock.SECOND_US
 
     def reopen(self) -> None:
         """Pass SIGHUP on."""

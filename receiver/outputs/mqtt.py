@@ -5,7 +5,6 @@ of each account stays at the broker, retained.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from receiver.errors import DeliveryError
 from receiver.events import OutEvent
 from receiver.journal import Kind
 from receiver.outputs import templates, tls
+from receiver.outputs.closing import put_away
 from receiver.outputs.contract import Surroundings
 
 _PROPERTIES = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
@@ -91,5 +91,4 @@ class MqttOutput:
         """Close the connection."""
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(aiomqtt.MqttError):
-                await client.__aexit__(None, None, None)
+            await put_away(client.__aexit__(None, None, None))

@@ -21,6 +21,7 @@ from receiver.config import NatsSettings
 from receiver.errors import DeliveryError, EventRefused
 from receiver.events import OutEvent
 from receiver.outputs import templates, tls
+from receiver.outputs.closing import put_away
 from receiver.outputs.contract import Surroundings
 
 _HEADER_BYTES = 256  # more than our headers take
@@ -204,7 +205,7 @@ class NatsOutput:
     async def _let_go(self) -> None:
         client, self._client, self._acks = self._client, None, None
         if client is not None:
-            await client.close()
+            await put_away(client.close())
 
     async def close(self) -> None:
         """Close the connection."""

@@ -16,6 +16,7 @@ from receiver.config import RedisSettings
 from receiver.errors import DeliveryError
 from receiver.events import OutEvent
 from receiver.outputs import templates
+from receiver.outputs.closing import put_away
 from receiver.outputs.contract import Surroundings
 
 _ADD = """
@@ -115,4 +116,4 @@ class RedisOutput:
         """Close the connection."""
         client, self._client = self._client, None
         if client is not None:
-            await client.aclose()
+            await put_away(client.aclose())

@@ -20,13 +20,21 @@ from receiver.journal import Kind
 
 _QUALIFIERS = {"new": Qualifier.NEW, "restore": Qualifier.RESTORE, "previous": Qualifier.PREVIOUS}
 _TROUBLE_CODES = {
-    "plaintext-refused": "362",  # a substituted panel looks like this
-    "undecryptable": "354", "unknown-account": "354", "unknown-token": "354", "dead-letter": "354", "does-not-fit": "354",
+    # An account may be impersonated, or its panel swapped.
+    "plaintext-refused": "362", "downgraded": "362", "replayed": "362", "second-address": "362",
+    # Messages that could not be taken, or not be handed on.
+    "undecryptable": "354", "unknown-account": "354", "unknown-token": "354", "reflected-reply": "354",
+    "sequence-reused": "354", "block-account-differs": "354", "dead-letter": "354", "does-not-fit": "354",
+    # Links, ours and the panels'.
     "automation-lost": "350", "automation-restored": "350", "paths-lost": "350",
+    # Room: the log is nearly full, or full.
+    "disk-low": "623", "disk-cleared": "623", "backlog-high": "623", "backlog-full": "624", "backlog-cleared": "624",
+    "clock-stepped": "626", "clock-behind-journal": "626", "clock-unsynchronised": "626", "clock-suspect": "626",
 }  # fmt: skip
 _OTHER_TROUBLE = "300"
+_OF_THE_ACCOUNT = ("plaintext-refused", "downgraded", "replayed", "second-address", "undecryptable", "sequence-reused")
 _PATH_CODE = "350"
-_RESTORED = "automation-restored"
+_RESTORED = ("-restored", "-recovered", "-cleared")
 _FORCED_ACCESS, _DURESS = "423", "121"
 _UNSAFE = re.compile(rb"[\x00-\x1f\x7f]")
 _ROUND = bytes.maketrans(b"[]", b"()")
@@ -66,9 +74,18 @@ class Told(NamedTuple):
         """
         if self.block is not None:
             return self.block, False
-        sia = conversion.to_sia(self.contact_id) if self.contact_id is not None else self.sia
+        sia = self.sia if self.contact_id is None else self._converted(self.contact_id)
         assert sia is not None
         return _safe(sia_dcs.encode((sia,)).encode("utf-8")), self.contact_id is not None
+
+    def _converted(self, event: ContactId) -> SiaEvent:
+        """Return the SIA event for a Contact ID one; of our own, a plain system trouble where the tables have none."""
+        try:
+            return conversion.to_sia(event)
+        except NoEquivalent:
+            if not self.own:
+                raise
+            return conversion.to_sia(ContactId(event.qualifier, _OTHER_TROUBLE, event.partition, event.zone_or_user))
 
 
 def tell(event: OutEvent, own_account: str) -> Told:
@@ -81,8 +98,8 @@ def tell(event: OutEvent, own_account: str) -> Told:
     data = event.cloud_event["data"]
     if "reason" in data:  # a trouble, or an event of any kind that could not be read again
         code = _TROUBLE_CODES.get(data["reason"], _OTHER_TROUBLE)
-        qualifier = Qualifier.RESTORE if data["reason"] == _RESTORED else Qualifier.NEW
-        account = data["account"] if data["reason"] in ("plaintext-refused", "undecryptable") else None
+        qualifier = Qualifier.RESTORE if data["reason"].endswith(_RESTORED) else Qualifier.NEW
+        account = data["account"] if data["reason"] in _OF_THE_ACCOUNT else None
         return Told(account or own_account, ContactId(qualifier, code, "00", "000"), own=True)
     if event.stored.row.kind == Kind.PATH:
         qualifier = Qualifier.RESTORE if data["state"] == "restored" else Qualifier.NEW

@@ -6,20 +6,31 @@ was acknowledged before is there, once, in order; what was not may be there or n
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from receiver.config import JournalSettings
 from receiver.errors import JournalUnavailable
-from receiver.journal import Journal, Lane, Origin, Reader, Receipt, Row
+from receiver.journal import Journal, Lane, Origin, Reader, Receipt, Row, writer
 
 START = 1_790_000_000_000_000
 ORIGIN = Origin("1", "1", "main", "tcp")
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - the disk itself has no part in this
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _many_checkpoints() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "_LOG_PAGES", 8)
+        yield
 
 
 class JournalMachine(RuleBasedStateMachine):
@@ -27,7 +38,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.base = Path(tempfile.mkdtemp(prefix="journal-"))
+        self.base = Path(tempfile.mkdtemp(prefix="journal-", dir=MEMORY))
         self.lives = 0
         self.loop = asyncio.new_event_loop()
         self.acknowledged: dict[bytes, int] = {}  # identity to position
@@ -78,8 +89,27 @@ class JournalMachine(RuleBasedStateMachine):
             self.journal.save(self.cursor)
             self.handed_over = found[-1].position
 
+    @rule(name=st.integers(0, 12), turns=st.integers(0, 6))
+    def lose_the_folder_for_a_while(self, name: int, turns: int) -> None:
+        """The volume goes and comes back, perhaps in the middle of a commit: what was written to it meanwhile is found."""
+        away = self.base / "away"
+        self.folder.rename(away)
+        self.report(name, 2)
+        self.go_on(turns)
+        away.rename(self.folder)
+        self.loop.run_until_complete(self._recover())
+        self.settle()
+
+    async def _recover(self) -> None:
+        async with asyncio.timeout(20):
+            while self.journal.busy_seconds or self.journal.failure is not None:
+                self.journal.flush()
+                await asyncio.sleep(0)
+
     def _note(self) -> None:
         for identity, task in [entry for entry in self.waiting if entry[1].done()]:
+            if isinstance(task.exception(), JournalUnavailable):
+                continue
             receipt = task.result()
             if identity in self.acknowledged:
                 assert receipt == (self.acknowledged[identity], True)
@@ -112,6 +142,7 @@ class JournalMachine(RuleBasedStateMachine):
     def acknowledged_is_there_once_and_in_order(self) -> None:
         if not hasattr(self, "journal"):
             return
+        assert self.journal.damage is None
         reader = Reader(self.folder)
         found = [(s.row.identity, s.position) for s in reader.all() if s.row.number == 0]
         reader.close()
@@ -129,5 +160,5 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournal = JournalMachine.TestCase
 TestJournal.settings = settings(
-    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -1,10 +1,11 @@
 """The account register."""
 
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from receiver import accounts
+from receiver import accounts, clock
 from receiver.errors import ConfigError
 
 SECRET = "00112233445566778899AABBCCDDEEFF"
@@ -119,3 +120,9 @@ def test_the_register_is_rewritten_whole_or_not_at_all(tmp_path: Path) -> None:
     accounts.rewrite(file, {"1234": None})
     assert list(accounts.read_csv(file)) == ["5678"]
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+@pytest.mark.parametrize("moment", [-62_135_596_800, 253_402_300_799])
+def test_a_moment_at_the_end_of_all_years_stays_one_that_can_be_written(zone: str, moment: int) -> None:
+    assert clock.seconds_to_text(accounts.Account("1", time_zone=ZoneInfo(zone)).to_utc(moment))

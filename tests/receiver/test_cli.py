@@ -182,6 +182,19 @@ def test_damage_in_the_journal_is_told_and_exits_1(config: Path, tmp_path: Path)
     assert "1 positions are missing" in done.stdout
 
 
+def test_a_stored_signal_that_was_altered_is_found(config: Path, tmp_path: Path) -> None:
+    import sqlite3
+
+    _fill(tmp_path / "data")
+    other = dc09.encode("ADM-CID", "0042", dc09.Address(None, "0", "1234"), b"#1234|1602 00 000")  # whole, and another
+    with sqlite3.connect(tmp_path / "data" / "journal.sqlite") as db:
+        db.execute("UPDATE signals SET raw = ? WHERE position = 1", (other,))
+    db.close()
+    done = run("journal", "verify", "--config", str(config))
+    assert done.exit_code == 1
+    assert "position 1: its content is not what was acknowledged" in done.stdout
+
+
 def test_a_journal_that_is_not_there_is_a_clear_mistake(config: Path) -> None:
     done = run("journal", "export", "--config", str(config))
     assert (done.exit_code, "there is no journal" in done.stderr) == (2, True)

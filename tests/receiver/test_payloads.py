@@ -140,6 +140,29 @@ def test_extended_data_is_named() -> None:
     assert found["other"] == [["K", "(withheld)"], ["Q", "what"], ["S", "again"], ["X", "1150"]]
 
 
-@pytest.mark.parametrize("value", ["", "E", "004E", "E54.0", "004E5x", "999E0", "٤E1", "1E1.2.3"])
+@pytest.mark.parametrize(
+    "value", ["", "E", "004E", "E54.0", "004E5x", "999E0", "٤E1", "1E1.2.3", "9" * 400 + "E1", "1E" + "9" * 400]
+)
 def test_a_place_that_cannot_be_read_is_kept_as_text(value: str) -> None:
     assert payloads.extended_by_name(message("", extended=(("X", value.encode()),))) == {"other": [["X", value]]}
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "1e9", "nan", "inf", "+-1", "١", "1.2.3", ""])
+def test_an_altitude_that_is_no_number_json_has_a_word_for_is_kept_as_text(value: str) -> None:
+    assert payloads.extended_by_name(message("", extended=(("Z", value.encode()),))) == {"other": [["Z", value]]}
+
+
+@pytest.mark.parametrize(("value", "metres"), [("12.5", 12.5), ("+12", 12.0), ("-3.", -3.0), (".5", 0.5)])
+def test_an_altitude_is_read(value: str, metres: float) -> None:
+    assert payloads.extended_by_name(message("", extended=(("Z", value.encode()),))) == {"altitude": metres}
+
+
+def test_of_too_many_events_the_last_stands_for_the_rest_and_is_as_urgent() -> None:
+    calm = sia("N" + "/".join(f"CL{number:03}" for number in range(200)))
+    assert [event.event_code for event in calm] == ["CL"] * 63 + [None]
+    assert (calm[-1].priority, calm[-1].duress, calm[-1].flags) == (calm[0].priority, False, ("unreadable",))
+    assert (calm[-1].text or "").startswith("137 more events in one block: CL063 CL064")
+    urgent = sia("N" + "BA1" * 100 + "HA7" + "BA1" * 100)
+    assert (urgent[-1].priority, urgent[-1].duress, urgent[-1].silent) == (1, True, True)
+    assert "HA7" in (urgent[-1].text or "")
+    assert len(sia("N" + "BA1" * 64)) == 64

@@ -41,6 +41,9 @@ class FakeJournal:
         self.rows += rows
         return Receipt(len(self.rows), repeat=False)
 
+    def knows(self, identity: bytes) -> bool:
+        return any(row.identity == identity for row in self.rows)
+
     def append_later(self, rows: list[Row]) -> None:
         if self.failing:
             raise JournalUnavailable("no room")
@@ -98,8 +101,9 @@ def said(reply: bytes | None) -> str:
     ("sent", "answer", "reason", "troubles"),
     [
         (panel(), "ACK", None, []),
-        (panel(token="ACK"), "silence", "from-receiver", []),
-        (panel(token="DUH"), "silence", "from-receiver", []),
+        (panel(token="ACK"), "silence", "from-receiver", ["reflected-reply"]),
+        (panel(token="DUH"), "silence", "from-receiver", ["reflected-reply"]),
+        (panel("5678", token="ACK", key=KEY), "silence", "from-receiver", ["reflected-reply"]),
         (panel("5678", key=KEY), "*ACK", None, []),
         (panel("5678", key=dc09.Key(bytes(16))), "silence", "undecryptable", ["undecryptable"]),
         (panel("1234", key=KEY), "silence", "undecryptable", ["undecryptable"]),
@@ -122,7 +126,8 @@ def said(reply: bytes | None) -> str:
         (panel(data="what is this"), "ACK", None, []),
         (panel(data="#1234|18F8 01 001"), "ACK", None, []),
         (panel(token="FBI-SF", data="anything"), "ACK", None, []),
-        (dc09.wrap(b'"NAK"0000R0L0A0[]'), "silence", "malformed", []),
+        (dc09.wrap(b'"NAK"0000R0L0A0[]'), "silence", "from-receiver", ["reflected-reply"]),
+        (dc09.wrap(b'"NAK"0000R0L0A0[]_10:01:02,11-23-2026', True), "silence", "from-receiver", ["reflected-reply"]),
         (dc09.wrap(b'"ADM-CID"0001L0#1234[no end'), "silence", "malformed", []),
     ],
 )  # fmt: skip
@@ -147,6 +152,16 @@ def test_no_receipt_no_ack() -> None:
     assert said(desk.send(panel(token="NULL", data=""))) == "ACK"
     assert said(desk.send(panel(token="XYZ"))) == "DUH"
     assert desk.journal.later == []
+
+
+def test_over_udp_no_answer_is_longer_than_what_it_answers() -> None:
+    short = dc09.wrap(b'"X"0001#1234[]')
+    (frame,) = dc09.split_datagram(short)
+    assert isinstance(frame, dc09.Frame)
+    desk = Desk()
+    assert said(desk.send(short)) == "DUH"
+    assert asyncio.run(desk.pipeline.handle(frame, ROUTE._replace(transport="udp"))) is None
+    assert said(desk.send(dc09.wrap(b'"XYZ"0001#1234[]'))) == "DUH"
 
 
 def test_a_repeat_is_acknowledged_and_not_stored() -> None:
@@ -177,9 +192,9 @@ def test_a_default_key_opens_messages_of_accounts_without_one() -> None:
     desk = Desk(default_key=KEY)
     assert said(desk.send(panel(key=KEY))) == "*ACK"
     assert said(desk.send(panel(sequence="0043"))) == "ACK"
-    assert [row.flags for row in desk.journal.rows] == ["", ""]
+    assert [row.flags for row in desk.journal.rows] == ["", "plaintext"]
     assert said(desk.send(panel("FFFF", key=KEY))) == "silence"
-    assert desk.troubles() == ["unknown-account"]
+    assert desk.troubles() == ["downgraded", "unknown-account"]
 
 
 def _identity(raw: bytes) -> bytes:

@@ -48,7 +48,7 @@ def test_every_trouble_can_be_told_in_both_vocabularies(reason: str) -> None:
     told = tell(_event(Kind.TROUBLE, body={"reason": reason, "account": "12345678901", "text": ""}), "0000")
     assert told.contact_id is not None
     assert told.account in ("0000", "12345678901")
-    assert (told.contact_id.qualifier is Qualifier.RESTORE) is reason.endswith("-restored")
+    assert (told.contact_id.qualifier is Qualifier.RESTORE) is reason.endswith(("-restored", "-recovered", "-cleared"))
     assert told.as_sia()[0].startswith(b"N")
 
 

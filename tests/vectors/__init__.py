@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-FRAMES = ("ajax", "duress", "eldes", "forms", "inim", "not-from-panels", "pyronix", "trikdis", "unnamed-panels")
+FRAMES = (
+    "ajax", "duress", "eldes", "forms", "inim", "not-from-panels", "pyronix", "shapes-of-the-field", "standard", "trikdis",
+    "unnamed-panels",
+)  # fmt: skip
 
 
 def load(origin: str) -> list[dict[str, Any]]:

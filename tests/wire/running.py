@@ -25,10 +25,13 @@ KEY = dc09.Key.parse(SECRET)
 ACCOUNTS = f"account,name,key\n{PLAIN},plain panel,\n{KEYED},keyed panel,{SECRET}\n"
 
 
+_PORTS = random.sample(range(10000, 32000), 20000)  # below those that outgoing connections take by themselves
+
+
 def free_port() -> int:
-    """Return a port that is free for TCP and UDP, and below those that the system gives to connections going out."""
+    """Return a port that is free for TCP and UDP, a different one each time."""
     while True:
-        port = random.randrange(10_000, 32_000)
+        port = _PORTS.pop()
         with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             try:
                 tcp.bind(("127.0.0.1", port))
@@ -62,6 +65,8 @@ class Running:
         self, folder: Path, listener: str = "", more: str = "", accounts: str = ACCOUNTS, outputs: str | None = None
     ) -> None:
         self.folder, self.port, self.http = folder, free_port(), free_port()
+        while self.http == self.port:
+            self.http = free_port()
         self.events_file, self.log_file, self.config = folder / "events.jsonl", folder / "log", folder / "receiver.toml"
         self.stdout_file = folder / "stdout"
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,6 +80,7 @@ class Running:
             "utf-8",
         )
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] | None = None  # of the process; None is our own
 
     def __enter__(self) -> "Running":
         self.start()
@@ -84,13 +90,14 @@ class Running:
         if self.process is not None and self.process.poll() is None:
             self.kill()
 
-    def start(self, stdout: int | None = None) -> None:
+    def start(self, stdout: int | None = None, wait: bool = True) -> None:
         """Start the process and wait until it is ready; ``stdout`` takes the place of a file."""
         with self.log_file.open("ab") as log, self.stdout_file.open("ab") as file:
             command = [sys.executable, "-m", "receiver", "serve", "--config", str(self.config)]
             out = file if stdout is None else stdout
-            self.process = subprocess.Popen(command, stdout=out, stderr=log, stdin=subprocess.DEVNULL)
-        wait_until(self._ready, 20)
+            self.process = subprocess.Popen(command, stdout=out, stderr=log, stdin=subprocess.DEVNULL, env=self.environment)
+        if wait:
+            wait_until(self._ready, 20)
 
     def _ready(self) -> bool:
         assert self.process is not None

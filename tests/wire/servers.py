@@ -26,6 +26,8 @@ class Server:
     program: ClassVar[str]
     once: ClassVar[bool] = True
     """Whether the target itself drops an event that comes twice."""
+    holds: ClassVar[int] = 1_000_000
+    """How many events it can be filled with."""
     sure: ClassVar[bool] = True
     """Whether what the target has taken outlives its being killed."""
     ending = signal.SIGKILL
@@ -121,7 +123,7 @@ class Nats(Server):
             try:
                 stream = client.jetstream()
                 info = await stream.stream_info("SIGNALS")
-                for number in range(info.state.first_seq, info.state.last_seq + 1):
+                for number in range(max(1, info.state.first_seq), info.state.last_seq + 1):
                     message = await stream.get_msg("SIGNALS", number)
                     found.append(json.loads(message.data or b""))
             except nats.js.errors.NotFoundError:
@@ -194,7 +196,8 @@ class Postgresql(Server):
     def settings(self) -> str:
         return f'dsn = "postgresql://dc09@127.0.0.1:{self.port}/postgres"\n'
 
-    def _query(self, text: str) -> list[Any]:
+    def query(self, text: str) -> list[Any]:
+        """Run a statement and return its rows."""
         import asyncpg
 
         async def ask() -> list[Any]:
@@ -210,12 +213,12 @@ class Postgresql(Server):
         import asyncpg
 
         try:
-            return bool(self._query("SELECT 1"))
+            return bool(self.query("SELECT 1"))
         except (asyncpg.PostgresError, OSError):
             return False
 
     def events(self) -> list[dict[str, Any]]:
-        return [json.loads(row["event"]) for row in self._query("SELECT event FROM signals ORDER BY number")]
+        return [json.loads(row["event"]) for row in self.query("SELECT event FROM signals ORDER BY number")]
 
     def end(self) -> None:
         super().end()
@@ -257,7 +260,8 @@ class Mosquitto(Server):
             async with client:
                 await client.subscribe(topic, 1)
                 while True:
-                    message = await asyncio.wait_for(anext(aiter(client.messages)), seconds)
+                    patience = seconds if len(found) < 1000 else 5.0
+                    message = await asyncio.wait_for(anext(aiter(client.messages)), patience)
                     found.append(json.loads(bytes(message.payload)))
 
         with contextlib.suppress(TimeoutError):
@@ -286,6 +290,10 @@ class Rabbit(Server):
         if Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists():
             self.path = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one on the path changes the user
         self.other_port = free_port()
+        self.binding = "#"
+
+    def prepare(self) -> None:
+        self._work(False)
 
     def command(self) -> list[str]:
         return [self.path]
@@ -315,7 +323,7 @@ class Rabbit(Server):
                 channel = await connection.channel()
                 exchange = await channel.declare_exchange("signals", aio_pika.ExchangeType.TOPIC, durable=True)
                 queue = await channel.declare_queue("all", durable=True)
-                await queue.bind(exchange, "#")
+                await queue.bind(exchange, self.binding)
                 while read and (message := await queue.get(no_ack=True, fail=False)) is not None:
                     found.append(json.loads(message.body))
             return found
@@ -362,7 +370,7 @@ class Syslog(Server):
 class Kafka(Server):
     """The mock broker inside the client library: it keeps nothing over its end, so it is stopped and goes on."""
 
-    kind, program, once = "kafka", "python3", False
+    kind, program, once, holds = "kafka", "python3", False, 4000
     options = "timeout_seconds = 1\n"
     _MOCK = (
         "import sys, time\nfrom confluent_kafka import Producer\n"

@@ -1,0 +1,42 @@
+"""Values that are read when somebody scrapes, of parts that know nothing of metrics."""
+
+from collections.abc import Callable, Sequence
+
+from receiver import clock
+from receiver.clockwatch import ClockWatch
+from receiver.journal import Lane
+from receiver.outputs import Forwarder
+from receiver.telemetry import Labelled, Telemetry
+
+
+def add_clock_gauges(telemetry: Telemetry, watch: ClockWatch) -> None:
+    """Tell telemetry how our clock stands."""
+
+    def offset() -> Labelled:
+        return [] if watch.panels_offset_us is None else [((), watch.panels_offset_us / clock.SECOND_US)]
+
+    gauge = telemetry.gauge
+    gauge("receiver_clock_steps_total", "Jumps of our clock by more than 2 s", (), lambda: [((), watch.steps)])
+    gauge(
+        "receiver_clock_synchronised", "The kernel's word on our clock: 1 kept right, 0 not, -1 unknown", (),
+        lambda: [((), -1 if watch.synchronised is None else int(watch.synchronised))],
+    )  # fmt: skip
+    gauge("receiver_clock_suspect", "1 while there is evidence that our clock is wrong", (), lambda: [((), watch.suspect)])
+    gauge("receiver_clock_panels_offset_seconds", "Median of panels' clocks minus ours", (), offset)
+
+
+def add_output_gauges(telemetry: Telemetry, forwarders: Sequence[tuple[str, Forwarder]]) -> None:
+    """Tell telemetry how far each output has come."""
+
+    def by_lane(read: Callable[[Forwarder, Lane], float]) -> Callable[[], Labelled]:
+        return lambda: [((name, lane.word), read(forwarder, lane)) for name, forwarder in forwarders for lane in Lane]
+
+    def dead() -> Labelled:
+        return [((name,), forwarder.dead_letters.count) for name, forwarder in forwarders]
+
+    gauge, lanes = telemetry.gauge, ("output", "lane")
+    waiting = by_lane(lambda forwarder, lane: forwarder.cursors[lane].waiting)
+    oldest = by_lane(lambda forwarder, lane: forwarder.oldest_seconds(lane))
+    gauge("receiver_output_backlog", "Events not handed over", lanes, waiting)
+    gauge("receiver_output_oldest_seconds", "Age of the oldest event not handed over", lanes, oldest)
+    gauge("receiver_output_dead_letters", "Events refused for good and not taken since", ("output",), dead)

@@ -1,0 +1,379 @@
+"""A damaged journal: what can be read is carried over at its place, what cannot is counted, nothing is skipped silently."""
+
+import asyncio
+import atexit
+import os
+import random
+import re
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from receiver import journal as package
+from receiver.config import JournalSettings
+from receiver.errors import JournalUnavailable
+from receiver.journal import Journal, Lane, Origin, Reader, Receipt, Row, check_whole, marked_damage, salvage
+from receiver.journal.log import Log, checksum, log_of, lost_groups
+from receiver.journal.pages import rows_of
+from receiver.journal.salvage import Damage
+
+ORIGIN = Origin("1", "1", "main", "tcp")
+START = 1_790_000_000_000_000
+COUNT, PAGE = 400, 4096
+
+
+def rows(number: int, lane: Lane = Lane.NORMAL) -> list[Row]:
+    identity = b"message %d" % number
+    return [Row(0, lane.value, 5, 0, START, None, identity, 0, 1, "127.0.0.1:1", "", b"raw %d " % number * 20, None)]
+
+
+@lru_cache
+def _filled(alone: bool) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="damage-")) / "data"
+    atexit.register(shutil.rmtree, folder.parent)
+    _fill(folder, alone)
+    return folder
+
+
+def fill(folder: Path, alone: bool = False) -> None:
+    """Store messages, the output half way; ``alone``: a commit each, and the process is lost with its log."""
+    made = _filled(alone)
+    shutil.copytree(made, folder)
+    if alone:
+        shutil.copytree(made.with_name("lost"), folder.with_name("lost"))
+
+
+def _fill(folder: Path, alone: bool) -> None:
+    async def run() -> None:
+        journal = Journal(folder, JournalSettings(), [ORIGIN], lambda: START)
+        cursor = journal.cursor("out", Lane.NORMAL)
+        if alone:
+            for number in range(1, 31):
+                await journal.append(rows(number))
+            copy = folder.with_name("lost")
+            copy.mkdir()
+            for name in ("journal.sqlite", "journal.sqlite-wal"):
+                shutil.copy(folder / name, copy / name)
+        else:
+            async with asyncio.TaskGroup() as group:
+                for number in range(1, COUNT + 1):
+                    group.create_task(journal.append(rows(number, Lane.URGENT if number % 50 == 0 else Lane.NORMAL)))
+            cursor.advance(COUNT // 2, COUNT // 2)
+            journal.save(cursor)
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def start(folder: Path) -> tuple[Damage | None, int, Receipt]:
+    """Start as the receiver does; return the damage, the output's place and the receipt of one more message."""
+
+    async def run() -> tuple[Damage | None, int, Receipt]:
+        journal = Journal(folder, JournalSettings(), [ORIGIN], lambda: START)
+        cursor = journal.cursor("out", Lane.NORMAL)
+        receipt = await journal.append(rows(9999))
+        damage, place = journal.damage, cursor.position
+        await journal.close()
+        return damage, place, receipt
+
+    return asyncio.run(run())
+
+
+def found(folder: Path) -> dict[int, bytes]:
+    reader = Reader(folder)
+    stored = {event.position: event.row.identity for event in reader.all()}
+    reader.close()
+    return stored
+
+
+def spoil(file: Path, offset: int, size: int = PAGE) -> None:
+    with file.open("r+b") as raw:
+        raw.seek(offset)
+        raw.write(os.urandom(size))
+
+
+def leaves(folder: Path) -> list[int]:
+    """Return where the pages of signals lie in the file, the oldest first."""
+    content = (folder / "journal.sqlite").read_bytes()
+    pages = [at for at in range(PAGE, len(content), PAGE) if content[at] == 0x0D and b"message" in content[at : at + PAGE]]
+    return sorted(pages, key=lambda at: min(int(n) for n in _numbers(content[at : at + PAGE])))
+
+
+def _numbers(page: bytes) -> list[bytes]:
+    return re.findall(rb"message (\d+?)127\.", page)  # the peer's address stands behind the identity
+
+
+@pytest.mark.parametrize("which", [0, 3, -1], ids=["oldest", "between", "newest"])
+def test_a_damaged_page_costs_its_own_rows_and_no_other(tmp_path: Path, which: int) -> None:
+    folder = tmp_path / "data"
+    fill(folder)
+    page = leaves(folder)[which]
+    gone = {int(n) for n in _numbers((folder / "journal.sqlite").read_bytes()[page : page + PAGE])}
+    spoil(folder / "journal.sqlite", page)
+    damage, place, receipt = start(folder)
+    assert damage is not None
+    assert damage.cursors_kept
+    assert place == COUNT // 2
+    kept = found(folder)
+    assert {
+        position: b"message %d" % position for position in range(1, COUNT + 1) if position not in gone
+    }.items() <= kept.items()
+    assert not gone & (kept.keys() - {receipt.position})
+    if which != -1:
+        assert damage.lost == len(gone)
+        assert receipt.position == COUNT + 1
+    assert damage.kept == COUNT - len(gone)
+    assert (damage.folder / "journal.sqlite").read_bytes()[page : page + 4] != b"\r\0\0\0"
+    assert str(damage.folder) in str(damage)
+    assert start(folder)[0] is None, "the new journal is sound"
+
+
+def test_what_comes_after_damage_lies_beyond_every_outputs_place(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    fill(folder)
+    with closing(sqlite3.connect(folder / "journal.sqlite")) as db:
+        db.execute("UPDATE cursors SET position = ?", (COUNT,))
+        db.commit()
+    spoil(folder / "journal.sqlite", leaves(folder)[-1])
+    damage, place, receipt = start(folder)
+    assert damage is not None
+    assert place == COUNT
+    assert receipt.position == COUNT + 1
+    assert damage.lost > 0
+
+
+def test_a_journal_of_which_nothing_can_be_read_is_replaced_loudly(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    fill(folder)
+    size = (folder / "journal.sqlite").stat().st_size
+    spoil(folder / "journal.sqlite", 0, size)
+    damage, place, receipt = start(folder)
+    assert damage is not None
+    assert (damage.kept, damage.cursors_kept) == (0, False)
+    assert "places were lost" in str(damage)
+    assert (place, receipt.position) == (0, 1)
+    assert (damage.folder / "journal.sqlite").stat().st_size == size
+    assert damage.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_pages_are_read_where_the_tree_above_them_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    fill(folder)
+    file = folder / "journal.sqlite"
+    content = file.read_bytes()
+    inner = [at for at in range(PAGE, len(content), PAGE) if content[at] == 0x05]
+    for page in (0, *inner):  # the first page, with the schema, and every inner page of the tree
+        spoil(file, page)
+    damage, place, receipt = start(folder)
+    assert inner
+    assert damage is not None
+    assert (damage.kept, damage.lost) == (COUNT, 0)
+    assert found(folder) == {n: b"message %d" % n for n in range(1, COUNT + 1)} | {receipt.position: b"message 9999"}
+    assert receipt.position == COUNT + 1
+    assert place == 0, "the outputs' places could not be read"
+
+
+def test_a_long_row_is_read_from_its_chain_of_pages(tmp_path: Path) -> None:
+    raw = os.urandom(10_000)
+
+    async def run() -> None:
+        journal = Journal(tmp_path, JournalSettings(), [ORIGIN], lambda: START)
+        for number in (1, 2, 3):
+            await journal.append([rows(number)[0]._replace(raw=raw, panel_time=-5, body="é".encode(), flags="é")])
+        await journal.close()
+
+    asyncio.run(run())
+    spoil(tmp_path / "journal.sqlite", 0)
+    damage, _, _ = start(tmp_path)
+    assert damage is not None
+    assert damage.kept == 3
+    reader = Reader(tmp_path)
+    first = next(iter(reader.all()))
+    reader.close()
+    assert first.row == rows(1)[0]._replace(raw=raw, panel_time=-5, body="é".encode(), flags="é")
+
+
+def test_a_row_whose_origin_was_lost_is_read_all_the_same(tmp_path: Path) -> None:
+    fill(tmp_path / "data")
+    with closing(sqlite3.connect(tmp_path / "data" / "journal.sqlite")) as db:
+        db.execute("DELETE FROM origins")
+        db.commit()
+    reader = Reader(tmp_path / "data")
+    assert reader.last(1)[0].origin.listener == "unknown"
+    reader.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_page_gives_rows_or_nothing(seed: int) -> None:
+    chance = random.Random(seed)
+    page = bytearray(chance.randbytes(PAGE))
+    page[0] = 0x0D
+    for _ in rows_of(bytes(page), lambda _position: True, lambda _number: bytes(page)):
+        continue
+
+
+def test_lost_places_mean_that_everything_is_handed_over_again(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    fill(folder)
+    content = (folder / "journal.sqlite").read_bytes()
+    page = next(at for at in range(PAGE, len(content), PAGE) if content[at] == 0x0A and b"out" in content[at : at + PAGE])
+    spoil(folder / "journal.sqlite", page)
+    damage, place, _ = start(folder)
+    assert damage is not None
+    assert (damage.kept, damage.lost, damage.cursors_kept) == (COUNT, 0, False)
+    assert place == 0
+
+
+def _spoiled_log(tmp_path: Path, frame: int, offset: int, size: int = 8) -> Path:
+    fill(tmp_path / "data", alone=True)
+    folder = tmp_path / "lost"
+    spoil(log_of(folder / "journal.sqlite"), 32 + (frame - 1) * (24 + PAGE) + offset, size)
+    return folder
+
+
+def _frames(tmp_path: Path) -> list[int]:
+    """Return the numbers of the frames that the log of a lost process holds."""
+    log = Log(log_of(tmp_path / "lost" / "journal.sqlite"))
+    numbers = [frame.number for frame in log.own(1)]
+    log.close()
+    return numbers
+
+
+def test_damage_that_is_met_at_the_start_is_mended_though_the_file_is_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(salvage, "CHECKED_AT_START_BYTES", 0)
+    fill(tmp_path / "data")
+    spoil(tmp_path / "data" / "journal.sqlite", leaves(tmp_path / "data")[3])
+    damage, _, receipt = start(tmp_path / "data")
+    assert damage is not None
+    assert receipt.position == COUNT + 1
+
+
+@pytest.mark.parametrize("offset", [30, 2000, 0, 12], ids=["content", "middle", "page number", "salt"])
+def test_groups_behind_a_bad_frame_of_the_log_are_not_dropped(tmp_path: Path, offset: int) -> None:
+    folder = _spoiled_log(tmp_path, 20, offset)
+    damage, _, receipt = start(folder)
+    assert damage is not None
+    assert "frame 20" in damage.what
+    kept = found(folder)
+    assert kept[30] == b"message 30"
+    assert damage.lost == 30 - damage.kept <= 1
+    assert receipt.position == 31
+    assert (damage.folder / "journal.sqlite-wal.damaged").is_file()
+
+
+def test_a_damaged_head_of_the_log_is_damage(tmp_path: Path) -> None:
+    fill(tmp_path / "data", alone=True)
+    spoil(tmp_path / "lost" / "journal.sqlite-wal", 8, 8)
+    damage, _, _ = start(tmp_path / "lost")
+    assert damage is not None
+    assert "header of the log" in damage.what
+
+
+def test_a_last_group_that_was_torn_is_no_damage(tmp_path: Path) -> None:
+    fill(tmp_path / "data", alone=True)
+    last = _frames(tmp_path)[-1]
+    spoil(tmp_path / "lost" / "journal.sqlite-wal", 32 + (last - 1) * (24 + PAGE) + 2000, 512)
+    damage, _, receipt = start(tmp_path / "lost")
+    assert damage is None
+    assert receipt.position == 30
+
+
+def test_a_log_that_holds_nothing_is_no_damage(tmp_path: Path) -> None:
+    log = tmp_path / "journal.sqlite-wal"
+    assert lost_groups(log, 0) is None
+    log.write_bytes(b"")
+    assert lost_groups(log, 0) is None
+    log.write_bytes(bytes(3 * PAGE))
+    assert lost_groups(log, 0) is None
+
+
+def test_the_checksum_is_sqlites(tmp_path: Path) -> None:
+    fill(tmp_path / "data", alone=True)
+    log = Log(log_of(tmp_path / "lost" / "journal.sqlite"))
+    assert log.sound
+    assert checksum(log.header[:24], (0, 0), log.big_endian) == log.sums
+    first = log.frame(1)
+    assert log.fits(first, log.sums)
+    assert not log.fits(first._replace(page=first.page + 1), log.sums)
+    log.close()
+
+
+def test_a_crash_while_a_damaged_journal_is_replaced_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is lost at each step of putting the new journal in place; the next start goes on."""
+    steps = 0
+
+    class Lost(Exception):
+        """The process ends here."""
+
+    real = {name: getattr(os, name) for name in ("rename", "link", "fsync", "unlink", "mkdir")}
+    for step in range(1, 100):
+        folder = tmp_path / str(step) / "data"
+        fill(folder)
+        spoil(folder / "journal.sqlite", leaves(folder)[3])
+        steps = 0
+
+        def dying(name: str, step: int = step) -> object:
+            def call(*args: object, **more: object) -> object:
+                nonlocal steps
+                steps += 1
+                if steps == step:
+                    raise Lost
+                return real[name](*args, **more)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name in real:
+                patch.setattr(os, name, dying(name))
+            try:
+                salvage.check(folder / "journal.sqlite")
+                done = True
+            except Lost:
+                done = False
+        _, place, receipt = start(folder)
+        assert receipt.position == COUNT + 1, step
+        assert place == COUNT // 2
+        assert len(found(folder)) > COUNT - 60
+        if done:
+            break
+    assert steps > 4
+
+
+def test_a_large_file_is_checked_after_the_start_and_mended_at_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(salvage, "CHECKED_AT_START_BYTES", 0)
+    folder = tmp_path / "data"
+    fill(folder)
+    assert package.salvage.check(folder / "journal.sqlite") == (None, False)
+    check_whole(folder)
+    assert marked_damage(folder) is None
+    spoil(folder / "journal.sqlite", leaves(folder)[3])
+    assert package.salvage.check(folder / "journal.sqlite") == (None, False), "not met at the start"
+    check_whole(folder)
+    assert "Page" in (marked_damage(folder) or "")
+    damage, _, _ = start(folder)
+    assert damage is not None
+    check_whole(folder)
+    assert marked_damage(folder) is None
+
+
+def test_damage_met_while_reading_is_noted_for_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(salvage, "CHECKED_AT_START_BYTES", 0)
+    folder = tmp_path / "data"
+    fill(folder)
+    spoil(folder / "journal.sqlite", leaves(folder)[-1])
+    reader = Reader(folder)
+    with pytest.raises(JournalUnavailable, match="malformed"):
+        reader.after(Lane.NORMAL, COUNT - 20, 100)
+    reader.close()
+    assert marked_damage(folder) == "database disk image is malformed"
+    assert start(folder)[0] is not None
+    assert marked_damage(folder) is None
