@@ -133,9 +133,7 @@ class Pipeline:
             self.raise_trouble(trouble, route.origin, now_us)
         if envelope is None or verdict is Verdict.SILENCE:
             return None
-        reply = replies.nak(envelope, now_us) if verdict is Verdict.NAK else replies.duh(envelope)
-        # Over UDP a source can be forged: never more bytes than came (DUH to a token of one or two letters without data).
-        return None if route.transport == "udp" and len(reply) > len(raw) else reply
+        return replies.nak(envelope, now_us) if verdict is Verdict.NAK else replies.duh(envelope)
 
     # -- impostors ------------------------------------------------------------------------------------------------
 
