@@ -5,6 +5,7 @@ A fuzzer never guesses a CRC or a ciphertext, so the targets make them.
 """
 
 import json
+import re
 from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
@@ -64,7 +65,7 @@ def message(data: bytes) -> None:
 def _check_masked(message: dc09.Message, masked: dc09.Message) -> None:
     assert (masked.data, masked.stamp, len(masked.body)) == (message.data, message.stamp, len(message.body))
     for (letter, value), (same, kept) in zip(message.extended, masked.extended, strict=True):
-        assert (same, kept) == (letter, b"*" * len(value) if letter == "K" else value)
+        assert (same, kept) == (letter, re.sub(rb"[^\[_]", b"*", value) if letter == "K" else value)
 
 
 def _check_text(error: ProtocolError) -> None:
