@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench demo crash fuzz acceptance sbom audit clean flood
+.PHONY: help run test lint format bench bench-start demo crash fuzz acceptance sbom audit clean flood
 
 help:  ## Say what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -52,6 +52,9 @@ format: $(VENV)/dev  ## Write the code in the house's format.
 
 bench: $(VENV)/dev  ## Measure against a bare echo in the same run.
 	@$(BIN)/python -m bench
+
+bench-start: $(VENV)/dev  ## Measure the time from exec to ready, with 100,000 accounts and 200,000 stored signals.
+	@$(BIN)/python -m bench.start
 
 crash: $(VENV)/dev  ## Kill the receiver under load, CYCLES times (100), and count what was lost.
 	@CYCLES=$(or $(CYCLES),100) $(BIN)/python -m pytest tests/wire/test_crash.py -s

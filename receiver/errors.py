@@ -67,3 +67,7 @@ class ConfigError(ReceiverError):
         """Take one sentence for each mistake."""
         super().__init__("; ".join(mistakes))
         self.mistakes = mistakes
+
+
+class JournalInUse(ConfigError):
+    """Another process has the journal open."""

@@ -1,4 +1,4 @@
-"""Supervision of transmission paths: pure state, with time passed in.
+"""Supervision of transmission paths: pure state, with steady time passed in; no jump of the wall clock loses a path.
 
 A path is one account as one listener hears it. Any valid message restarts its timer (DC-09 clause 5.5.2). A path that was
 silent for longer than its account's interval is lost, and the next message restores it. A path never heard is not lost: a
@@ -6,6 +6,7 @@ restart of the receiver must not raise every account.
 """
 
 import heapq
+from collections import deque
 from typing import NamedTuple
 
 from receiver.clock import SECOND_US
@@ -15,7 +16,7 @@ STORM_US = 5 * SECOND_US
 
 
 class PathChange(NamedTuple):
-    """A path was lost or restored; ``last_seen_us`` is the last message before that."""
+    """A path was lost or restored; ``last_seen_us`` is the last message before that, in steady time."""
 
     account: str
     listener: str
@@ -70,3 +71,22 @@ class Paths:
     def count(self) -> dict[str, int]:
         """Return how many heard paths are alive and how many are lost."""
         return {"alive": len(self._seen_us) - len(self._lost), "lost": len(self._lost)}
+
+
+class Storm:
+    """Notices when many paths are lost at once; steady time."""
+
+    def __init__(self) -> None:
+        self._losses: deque[int] = deque(maxlen=1_000_000)
+        self._told_us: int | None = None
+
+    def add(self, lost: int, now_us: int) -> tuple[int, int] | None:
+        """Note losses; return how many a storm has and when it began, when it is to be told."""
+        self._losses.extend([now_us] * lost)
+        while self._losses and self._losses[0] < now_us - STORM_US:
+            self._losses.popleft()
+        quiet = self._told_us is None or now_us - self._told_us > STORM_US
+        if not lost or len(self._losses) < STORM_COUNT or not quiet:
+            return None
+        self._told_us = now_us
+        return len(self._losses), self._losses[0]

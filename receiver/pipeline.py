@@ -16,6 +16,7 @@ from protocols.errors import ProtocolError, Undecryptable
 from receiver import payloads, policy, replies
 from receiver.accounts import Account, Accounts
 from receiver.clock import Clock, to_text
+from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
 from receiver.errors import JournalUnavailable, PolicyError, ReceiverError, StaleTimestamp
 from receiver.journal import Journal, Kind, Lane, Refusal, Row
@@ -48,8 +49,10 @@ class Pipeline:
     """Takes frames of all listeners."""
 
     def __init__(
-        self, accounts: Accounts, clock_settings: ClockSettings, journal: Journal, telemetry: Telemetry, clock: Clock
-    ) -> None:
+        self, accounts: Accounts, clock_settings: ClockSettings, journal: Journal, telemetry: Telemetry, clock: Clock,
+        steady: Clock | None = None, watch: ClockWatch | None = None,
+    ) -> None:  # fmt: skip
+        """Take wall and steady time; without the latter, ``clock`` is taken for both (a test's clock does not jump)."""
         self.accounts = accounts
         self.paths = Paths()
         self.senders = Senders(clock_settings)
@@ -58,10 +61,12 @@ class Pipeline:
         self._journal = journal
         self._telemetry = telemetry
         self._clock = clock
+        self.steady = steady or clock
+        self._watch = watch
 
     async def handle(self, frame: dc09.Frame, route: Route) -> bytes | None:
         """Return the reply to one frame, or None when the right answer is silence."""
-        now_us = self._clock()
+        now_us, steady_us = self._clock(), self.steady()
         envelope: dc09.Envelope | None = None
         try:
             envelope = dc09.open_envelope(frame)  # who sent it: always in clear
@@ -70,19 +75,22 @@ class Pipeline:
             key = self.accounts.key_for(account)
             message = dc09.unseal(envelope, key)  # decrypts when the token starts with *
             policy.check_plaintext(envelope, account)
-            policy.check_clock(message, account, self.clock_settings, now_us)
+            suspect = policy.check_clock(message, account, self.clock_settings, now_us, self._watch, steady_us)
             policy.check_account(envelope, account, self.accounts.accept_unknown)
             policy.check_token(envelope)
-            heard = self.senders.heard(message, account, key, route, now_us)  # refuses nothing
+            heard = self.senders.heard(message, account, key, route, steady_us)  # refuses nothing
             if heard.notices:
                 self._notice(heard.notices, envelope, route, now_us)
             if account.supervision_seconds is not None and heard.fresh:
-                self._seen(account, account.supervision_seconds, route, now_us)
+                self._seen(account, account.supervision_seconds, route, now_us, steady_us)
+            if suspect:
+                self._doubt(message, route, now_us)
             if envelope.token == dc09.LINK_TEST:
                 self._telemetry.link_tested(route.transport)
                 return replies.ack_link_test(message, key, now_us)
             events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
-            receipt = await self._journal.append(_rows(message, events, account, heard, route, now_us))  # now on disk
+            rows = _rows(message, events, account, heard, route, now_us, suspect)
+            receipt = await self._journal.append(rows)  # on disk from here on
         except StaleTimestamp as error:
             return self._refuse_stale(error, message, account, route, now_us)
         except (ProtocolError, PolicyError, JournalUnavailable) as error:
@@ -154,7 +162,9 @@ class Pipeline:
         """Refuse a stale stamp, and tell of a recording played back where that can be told from a wrong clock."""
         envelope = message.envelope
         known = self._journal.knows(repeat_identity(message))
-        notice = self.senders.refused_as_stale(message, account, envelope.frame.raw, route.peer, known, now_us, now_us)
+        notice = self.senders.refused_as_stale(
+            message, account, envelope.frame.raw, route.peer, known, now_us, self.steady()
+        )
         if notice is not None:
             self._notice((notice,), envelope, route, now_us)
         return self._refuse(error, envelope.frame.raw, envelope, route, now_us)
@@ -176,15 +186,23 @@ class Pipeline:
 
     # -- paths and troubles ---------------------------------------------------------------------------------------
 
-    def _seen(self, account: Account, interval_seconds: int, route: Route, now_us: int) -> None:
+    def _seen(self, account: Account, interval_seconds: int, route: Route, now_us: int, steady_us: int) -> None:
         """Restart the path's timer; any valid message does."""
-        change = self.paths.seen(account.account, route.listener, interval_seconds, now_us)
+        change = self.paths.seen(account.account, route.listener, interval_seconds, steady_us)
         if change is not None:
             self.tell_path(change, route.origin, now_us)
 
+    def _doubt(self, message: dc09.Message, route: Route, now_us: int) -> None:
+        """Tell, once a minute at most, that messages are accepted though our clock says that their stamps are wrong."""
+        text = (
+            f"our clock is in doubt: the stamp {(message.stamp or b'').decode()} is outside its window and was accepted; "
+            "set the clock right, then compare it with the panels'"
+        )
+        self.raise_trouble(Trouble("clock-suspect", text, now_us), route.origin, now_us)
+
     def raise_trouble(self, trouble: Trouble, origin: int, now_us: int) -> None:
         """Tell an operator, unless the like was told within the minute; then it is counted."""
-        now_told = self.troubles.add(trouble, now_us)
+        now_told = self.troubles.add(trouble, self.steady())
         if now_told is not None:
             self.tell_trouble(now_told, origin, now_us)
 
@@ -197,7 +215,7 @@ class Pipeline:
 
     def tell_path(self, change: PathChange, origin: int, now_us: int) -> None:
         """Store a path event and log it."""
-        data = change._asdict() | {"last_seen": to_text(change.last_seen_us)}
+        data = change._asdict() | {"last_seen": to_text(now_us - self.steady() + change.last_seen_us)}
         del data["last_seen_us"]
         self._telemetry.path_changed(**data)
         self._store_own(Kind.PATH, data, origin, now_us)
@@ -212,13 +230,16 @@ class Pipeline:
 
 
 def _rows(
-    message: dc09.Message, events: tuple[payloads.Event, ...], account: Account, heard: Heard, route: Route, now_us: int
-) -> list[Row]:
+    message: dc09.Message, events: tuple[payloads.Event, ...], account: Account, heard: Heard, route: Route, now_us: int,
+    suspect: bool,
+) -> list[Row]:  # fmt: skip
     """Return what the journal keeps of a message: one row an event."""
     envelope = message.envelope
     flags = "" if account.registered else "unregistered"
     if not envelope.encrypted and (account.key is not None or heard.downgraded):
         flags = f"{flags} plaintext".lstrip()
+    if suspect:
+        flags = f"{flags} clock-suspect".lstrip()
     panel_time = None if message.panel_time is None else account.to_utc(message.panel_time)
     identity = repeat_identity(message)
     raw, body = envelope.frame.raw, message.body if envelope.encrypted else None

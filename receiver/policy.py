@@ -10,6 +10,7 @@ from protocols.dc09 import KNOWN_TOKENS, RECEIVER_TOKENS, Envelope, Message
 from protocols.errors import BodyError, EnvelopeError, FramingError, ProtocolError, Undecryptable
 from receiver.accounts import Account
 from receiver.clock import SECOND_US
+from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
 from receiver.errors import (
     FromReceiver,
@@ -94,20 +95,31 @@ def check_plaintext(envelope: Envelope, account: Account) -> None:
         raise PlaintextRefused(f"account {envelope.address.account} has a key, and this message came in clear")
 
 
-def check_clock(message: Message, account: Account, settings: ClockSettings, now_us: int) -> None:
+def check_clock(
+    message: Message, account: Account, settings: ClockSettings, now_us: int,
+    watch: ClockWatch | None = None, steady_us: int = 0,
+) -> bool:  # fmt: skip
     """Refuse an encrypted message outside the window; both ends belong to it. Clear stamps are not judged (clause 5.5.3.2).
+
+    Return whether it is accepted only because ``watch`` has evidence that our own clock is wrong.
 
     Raises:
         StaleTimestamp: the stamp is too old or too far ahead.
     """
     if not message.envelope.encrypted or message.panel_time is None:
-        return
-    age = now_us / SECOND_US - account.to_utc(message.panel_time)
+        return False
+    stamp = account.to_utc(message.panel_time)
+    if watch is not None and account.key is not None:
+        watch.heard(account.account, stamp * SECOND_US, steady_us)
+    age = now_us / SECOND_US - stamp
     if age > settings.behind_seconds + 0.999 or -age > settings.ahead_seconds:  # a stamp has whole seconds
+        if watch is not None and watch.forgives(stamp * SECOND_US, now_us, steady_us):
+            return True
         side = f"{age:.0f} s old" if age > 0 else f"{-age:.0f} s ahead"
         raise StaleTimestamp(
             f"the time stamp is {side}; accepted are {settings.behind_seconds} s behind to {settings.ahead_seconds} s ahead"
         )
+    return False
 
 
 def check_account(envelope: Envelope, account: Account, accept_unknown: bool) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import gc
 import resource
 import signal
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,19 +16,35 @@ from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
 from receiver import __version__, accounts, clock, config, outputs
 from receiver.accounts import Accounts
+from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
 from receiver.errors import ConfigError, JournalUnavailable
+from receiver.gauges import add_clock_gauges
 from receiver.journal import Journal, Lane, Origin, Reader
-from receiver.listeners import RESERVED_FILES, Monitor, TcpListener, UdpListener, bind_tcp, bind_udp, files_for_connections
+from receiver.listeners import (
+    RESERVED_FILES,
+    Monitor,
+    Port,
+    Ports,
+    TcpListener,
+    UdpListener,
+    files_for_connections,
+    from_systemd,
+    open_port,
+)
 from receiver.outputs import Forwarder
-from receiver.paths import STORM_COUNT, STORM_US
+from receiver.paths import STORM_US, Storm
 from receiver.pipeline import Pipeline
+from receiver.succession import Succession
 from receiver.telemetry import Labelled, Telemetry
 from receiver.troubles import REASONS, Trouble
 
 _DRAIN_SECONDS = 6.0
 _TIDY_SECONDS = 10.0
 _CLOSE_OUTPUTS_SECONDS = 1.0
+_PART_SECONDS = 1.0
+LAST_SECONDS = 9.0
+"""From being asked to stop to the end, whatever hangs: everything acknowledged is on disk, and 10 s are promised."""
 
 
 def load_accounts(settings: Settings) -> Accounts:
@@ -53,8 +68,8 @@ LaneReading = Callable[[Forwarder, Lane], float]
 class Service:
     """One receiver. ``run`` returns when it was asked to stop and has put everything away."""
 
-    def __init__(self, settings: Settings, config_file: Path | None) -> None:
-        """Take the settings; ``config_file`` is read again on SIGHUP.
+    def __init__(self, settings: Settings, config_file: Path | None, take_over: bool = False) -> None:
+        """Take the settings; ``config_file`` is read again on SIGHUP; ``take_over`` from the receiver that runs, if any.
 
         Raises:
             ConfigError: the account register has mistakes.
@@ -64,13 +79,15 @@ class Service:
         self._accounts = load_accounts(settings)
         self._telemetry = Telemetry()
         self._stop = asyncio.Event()
+        self.when_stopping: Callable[[], None] = lambda: None
+        self._ports = Ports(settings.listeners, from_systemd())
+        self._succession = Succession(settings.receiver.data_dir, self._ports, self._telemetry, take_over)
         self._tcp: list[TcpListener] = []
         self._udp: list[UdpListener] = []
         self._monitor = Monitor(settings.http, self._telemetry.scrape, self._unhealthy, self._unready)
         self._ready = False
         self._beat = 0.0
-        self._losses: deque[int] = deque()
-        self._storm_told_us = 0
+        self._storm = Storm()
 
     @property
     def ready(self) -> bool:
@@ -82,8 +99,14 @@ class Service:
         return self._telemetry.scrape()
 
     def stop(self) -> None:
-        """Ask the service to stop."""
-        self._stop.set()
+        """Ask the service to stop; asked again, it goes on stopping."""
+        if not self._stop.is_set():
+            self._stop.set()
+            self.when_stopping()
+
+    def overdue(self) -> None:
+        """Say that something kept the service from putting everything away in time."""
+        self._telemetry.warned("stopped before everything was put away: the disk or an output hangs", seconds=LAST_SECONDS)
 
     async def run(self) -> None:
         """Run until asked to stop.
@@ -92,33 +115,49 @@ class Service:
             ConfigError: a port or the journal cannot be had.
         """
         settings, telemetry = self._settings, self._telemetry
+        self._handle_signals()
+        self._succession.begin()
+        self._journal = await self._succession.open_journal(self._make_journal, self._stop)
+        try:
+            found = self._journal.newest_us, self._journal.newest_stamp_us
+            self._clock_watch = ClockWatch(settings.clock, *clock.both_us(), *found)
+            self._pipeline = Pipeline(
+                self._accounts, settings.clock, self._journal, telemetry, clock.now_us, clock.steady_us, self._clock_watch
+            )
+            self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
+            self._forwarders = [self._forwarder(output) for output in settings.outputs]
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+            self._allow_connections()
+            self._add_gauges()
+            add_clock_gauges(telemetry, self._clock_watch)
+            try:
+                self._succession.claim()
+                for port in self._ports.claimed:
+                    await self._open(port)
+                http_port = await self._monitor.open()
+                await self._serve(http_port)
+            finally:
+                await self._monitor.close()
+                async with asyncio.TaskGroup() as closing:
+                    for forwarder in self._forwarders:
+                        closing.create_task(_close(forwarder))
+        finally:
+            await self._journal.close()  # from here on the next process may have it
+            async with asyncio.TaskGroup() as parting:
+                for tcp in self._tcp:
+                    parting.create_task(tcp.part(_PART_SECONDS))
+        telemetry.stopped()
+
+    def _make_journal(self) -> Journal:
+        settings = self._settings
         origins = [
             Origin(settings.receiver.number, listener.line, listener.name, transport)
             for listener in settings.listeners
             for transport in ("tcp", "udp")
         ]
-        self._journal = Journal(settings.receiver.data_dir, settings.journal, origins)
-        self._journal.on_sync = telemetry.stored
-        try:
-            self._pipeline = Pipeline(self._accounts, settings.clock, self._journal, telemetry, clock.now_us)
-            self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
-            self._forwarders = [self._forwarder(output) for output in settings.outputs]
-            self._handle_signals()
-            self._allow_connections()
-            self._add_gauges()
-            try:
-                for listener in settings.listeners:
-                    await self._open(listener)
-                http_port = await self._monitor.open()
-                await self._serve(http_port)
-            finally:
-                await self._monitor.close()
-                for forwarder in self._forwarders:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(forwarder.close(), _CLOSE_OUTPUTS_SECONDS)
-        finally:
-            await self._journal.close()
-        telemetry.stopped()
+        journal = Journal(settings.receiver.data_dir, settings.journal, origins)
+        journal.on_sync = self._telemetry.stored
+        return journal
 
     async def _serve(self, http_port: int) -> None:
         """Serve until asked to stop; then answer what is in hand, and only then end the outputs."""
@@ -126,10 +165,13 @@ class Service:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
             tasks += [standing.create_task(self._watch())]
+            hatch = self._succession.open_hatch(self.stop)
+            tasks += [standing.create_task(hatch.tend())]
             self._announce(http_port)
             await self._stop.wait()
             self._telemetry.stopping()
             self._ready = False
+            hatch.close()
             async with asyncio.TaskGroup() as draining:
                 for tcp in self._tcp:
                     draining.create_task(tcp.drain(_DRAIN_SECONDS))
@@ -144,27 +186,13 @@ class Service:
         reader = Reader(self._settings.receiver.data_dir)
         return Forwarder(settings, outputs.build(settings), self._journal, reader, self._telemetry)
 
-    async def _open(self, settings: ListenerSettings) -> None:
-        port = settings.port
-        if settings.transport in ("tcp", "both"):
-            sock = bind_tcp(settings)
-            port = int(sock.getsockname()[1])
-            tcp = TcpListener(settings, self._origin(settings, "tcp"), self._pipeline, self._telemetry)
-            await tcp.open(sock)
-            self._tcp.append(tcp)
-            self._telemetry.listening(name=settings.name, transport="tcp", host=settings.host, port=port)
-        if settings.transport in ("udp", "both"):
-            udp = UdpListener(settings, self._origin(settings, "udp"), self._pipeline, self._telemetry)
-            granted = await udp.open(bind_udp(settings, port))
-            self._udp.append(udp)
-            self._telemetry.listening(
-                name=settings.name, transport="udp", host=settings.host, port=port, receive_buffer_bytes=granted
-            )
-            if granted < settings.receive_buffer_bytes:
-                self._telemetry.warned(
-                    "the kernel grants a smaller UDP buffer than asked for; raise net.core.rmem_max",
-                    asked_bytes=settings.receive_buffer_bytes, granted_bytes=granted,
-                )  # fmt: skip
+    async def _open(self, port: Port) -> None:
+        origin = self._origin(port.settings, port.transport)
+        opened = await open_port(port, origin, self._pipeline, self._telemetry)
+        if isinstance(opened, TcpListener):
+            self._tcp.append(opened)
+        else:
+            self._udp.append(opened)
 
     def _origin(self, settings: ListenerSettings, transport: str) -> int:
         return self._journal.origins[Origin(self._settings.receiver.number, settings.line, settings.name, transport)]
@@ -181,8 +209,8 @@ class Service:
             self._telemetry.warned("no outputs are configured: signals are stored and handed to nobody")
         if self._accounts.accept_unknown:
             self._telemetry.warned("unknown accounts are accepted: register accounts to refuse strangers")
-        gc.collect()
-        gc.freeze()  # what was built so far lives as long as we do
+        gc.freeze()  # what was built so far lives as long as we do; to look for the little that does not costs 0.1 s
+        gc.enable()
         gc.set_threshold(20_000, 20, 50)  # frames are freed by counting; the collector finds nothing in them
         self._beat = clock.monotonic()
         self._ready = True
@@ -206,7 +234,6 @@ class Service:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
 
     def reload(self) -> None:
         """Read accounts and settings again; on a mistake the old ones stay. Ports, outputs and journal need a restart."""
@@ -218,7 +245,7 @@ class Service:
                 self._telemetry.reload_failed(mistake)
             return
         self._accounts = self._pipeline.accounts = found
-        self._pipeline.clock_settings = settings.clock
+        self._pipeline.clock_settings = self._clock_watch.settings = settings.clock
         self._pipeline.paths.keep({account.account for account in found.supervised()})
         self._pipeline.senders.keep({account.account for account in found})
         self._pipeline.senders.clock = settings.clock
@@ -239,13 +266,15 @@ class Service:
         while True:
             await asyncio.sleep(1.0)
             self._beat = clock.monotonic()
-            now_us = clock.now_us()
-            self._check_paths(now_us)
-            for trouble in self._pipeline.troubles.due(now_us):
+            now_us, steady_us = clock.both_us()
+            for finding in self._clock_watch.look(now_us, steady_us, clock.synchronised()):
+                self._pipeline.raise_trouble(Trouble(*finding, now_us), self._home(), now_us)
+            self._check_paths(now_us, steady_us)
+            for trouble in self._pipeline.troubles.due(steady_us):
                 self._pipeline.tell_trouble(trouble, self._home(), now_us)
             self._journal.flush()
             if self._beat - tidied > _TIDY_SECONDS:
-                self._journal.tidy()
+                self._journal.tidy(keep_old=self._clock_watch.holds_retention(steady_us))
                 tidied = self._beat
             failed = self._tell_journal(failed)
             self._telemetry.tick()
@@ -255,16 +284,14 @@ class Service:
         first = self._settings.listeners[0]
         return self._origin(first, "udp" if first.transport == "udp" else "tcp")
 
-    def _check_paths(self, now_us: int) -> None:
-        lost = self._pipeline.paths.check(now_us)
-        self._losses.extend(now_us for _ in lost)
-        while self._losses and self._losses[0] < now_us - STORM_US:
-            self._losses.popleft()
-        if lost and len(self._losses) >= STORM_COUNT and now_us - self._storm_told_us > STORM_US:
-            text = f"{len(self._losses)} paths were lost within {STORM_US // clock.SECOND_US} s; look at our own line first"
-            trouble = Trouble("paths-lost", text, self._losses[0], len(self._losses))
+    def _check_paths(self, now_us: int, steady_us: int) -> None:
+        lost = self._pipeline.paths.check(steady_us)
+        storm = self._storm.add(len(lost), steady_us)
+        if storm is not None:
+            count, since_us = storm
+            text = f"{count} paths were lost within {STORM_US // clock.SECOND_US} s; look at our own line first"
+            trouble = Trouble("paths-lost", text, now_us - steady_us + since_us, count)
             self._pipeline.raise_trouble(trouble, self._home(), now_us)
-            self._storm_told_us = now_us
         for change in lost:
             self._pipeline.tell_path(change, self._home(), now_us)
 
@@ -339,6 +366,11 @@ class Service:
 
     def _by_name(self) -> list[tuple[str, Forwarder]]:
         return [(s.name, f) for s, f in zip(self._settings.outputs, self._forwarders, strict=True)]
+
+
+async def _close(forwarder: Forwarder) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(forwarder.close(), _CLOSE_OUTPUTS_SECONDS)
 
 
 def _resident_bytes() -> float:

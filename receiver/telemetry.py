@@ -126,6 +126,10 @@ class Telemetry(Collector):
         """A socket was bound."""
         _tell(logging.INFO, "listener opened", fields)
 
+    def taking_over(self, **fields: object) -> None:
+        """The receiver that ran has handed over its sockets and was told to go."""
+        _tell(logging.INFO, "taking over", fields)
+
     def stopping(self, **fields: object) -> None:
         """The receiver was asked to stop."""
         _tell(logging.INFO, "receiver stopping", fields)

@@ -1,10 +1,13 @@
 """The command line: a few lines around a call; the names are the contract's."""
 
 import asyncio
+import gc
 import json
 import os
+import signal
 import statistics
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -31,9 +34,14 @@ def main() -> None:
 
 @main.command()
 @CONFIG
-def serve(config_file: Path | None) -> None:
+@click.option("--take-over", is_flag=True, help="Take ports and journal over from the receiver that runs, if one does.")
+def serve(config_file: Path | None, take_over: bool) -> None:
     """Run the receiver until SIGTERM or SIGINT; SIGHUP reads accounts and settings again."""
-    from receiver.service import Service  # the only command that needs the network parts
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))  # until the service takes them: nothing is open yet
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    gc.disable()  # until ready: a large register is made of objects that stay
+    from receiver.service import LAST_SECONDS, Service  # the only command that needs the network parts
     from receiver.telemetry import start_logging, warn
 
     undone = process.harden()  # before anything is opened
@@ -43,7 +51,16 @@ def serve(config_file: Path | None) -> None:
         warn(sentence)
 
     async def run() -> None:
-        await Service(settings, config_file).run()
+        service = Service(settings, config_file, take_over)
+
+        def leave() -> None:
+            service.overdue()
+            os._exit(0)
+
+        last = threading.Timer(LAST_SECONDS, leave)
+        last.daemon = True
+        service.when_stopping = last.start
+        await service.run()
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

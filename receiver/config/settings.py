@@ -61,7 +61,7 @@ class ListenerSettings:
         "positive",
     )
     max_connections_per_source: int = setting(
-        2000, "TCP connections from one address; many panels may stand behind one", "positive"
+        2000, "TCP connections from one address (IPv6: /64); many panels may stand behind one", "positive"
     )
     first_frame_timeout_seconds: float = setting(30.0, "a stranger who sends no frame for so long is closed", "seconds")
     frame_timeout_seconds: float = setting(10.0, "a frame begun must end within this, or the connection closes", "seconds")
@@ -129,6 +129,9 @@ class ClockSettings:
 
     behind_seconds: int = setting(40, "an encrypted message may be this old", "count")
     ahead_seconds: int = setting(20, "or this far ahead of our clock; outside, NAK with our time", "count")
+    unsynchronised_seconds: int = setting(
+        300, "trouble when the kernel says for so long that nothing keeps our clock right (no NTP); 0 never tells", "count"
+    )
 
 
 @dataclass(frozen=True, slots=True)

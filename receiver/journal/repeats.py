@@ -1,9 +1,9 @@
 """Which messages are on disk already: the memory behind "acknowledged again, and no second signal".
 
-Pure state. An identity is a 16-byte digest of what makes two messages the same; its value is the position of the message.
-Positions grow with time, so one note a second of "this position was reached" tells exactly what has left the window. The
-entries lie in slices of half a window; a slice that has left the window is taken apart two entries at a time, so that no
-moment has to pay for a million.
+Pure state, in steady time: a jump of the wall clock neither forgets a message nor keeps it. An identity is a 16-byte digest
+of what makes two messages the same; its value is the position of the message. Positions grow with time, so one note a
+second of "this position was reached" tells exactly what has left the window. The entries lie in slices of half a window; a
+slice that has left the window is taken apart two entries at a time, so that no moment has to pay for a million.
 """
 
 from collections import deque

@@ -9,11 +9,13 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from receiver import clock
 from receiver.config import JournalSettings
-from receiver.errors import ConfigError, JournalUnavailable
+from receiver.errors import ConfigError, JournalInUse, JournalUnavailable
 from receiver.journal.cursor import Cursor
 from receiver.journal.lanes import Lane
 from receiver.journal.reader import FILE_NAME
@@ -49,8 +51,9 @@ class Journal:
     """The journal of one data folder. Made with ``open``; belongs to the running event loop."""
 
     def __init__(
-        self, data_dir: Path, settings: JournalSettings, origins: Sequence[Origin] = (), now_us: clock.Clock = clock.now_us
-    ) -> None:
+        self, data_dir: Path, settings: JournalSettings, origins: Sequence[Origin] = (),
+        now_us: clock.Clock = clock.now_us, steady_us: clock.Clock = clock.steady_us,
+    ) -> None:  # fmt: skip
         """Open or create the journal; no other process may have it open. ``origins`` are all places events will come from.
 
         Raises:
@@ -58,11 +61,14 @@ class Journal:
         """
         self._settings = settings
         self._now = now_us
+        self._steady = steady_us
         self._loop = asyncio.get_running_loop()
         self._lock = _lock(data_dir)
         self._file = data_dir / FILE_NAME
         self._repeats = Repeats(settings.repeat_window_seconds, settings.repeat_max)
         self.origins: dict[Origin, int] = {}
+        self.newest_us = self.newest_stamp_us = 0
+        """When the newest event was received, and the stamp of the newest encrypted one; as found at start, 0 is none."""
         self._cursors: dict[tuple[str, Lane], Cursor] = {}
         self._listeners: list[Callable[[], None]] = []
         self.failure: Exception | None = None
@@ -89,6 +95,7 @@ class Journal:
             db.executescript(SCHEMA)
             position = int(db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0])
             self.origins = _learn_origins(db, origins)
+            self.newest_us, self.newest_stamp_us = _newest(db)
             self._recall_repeats(db)
             db.close()
         except (sqlite3.Error, OSError) as error:
@@ -96,17 +103,25 @@ class Journal:
         return position
 
     def _recall_repeats(self, db: sqlite3.Connection) -> None:
-        """Learn again which messages came within the window, so that a restart makes no second signal."""
-        since = self._now() - self._settings.repeat_window_seconds * clock.SECOND_US
-        newest = db.execute("SELECT identity, position, received_us, kind, number FROM signals ORDER BY position DESC")
-        recent: list[tuple[bytes, int, int]] = []
-        for identity, position, received_us, kind, number in newest:
-            if received_us < since or len(recent) >= self._settings.repeat_max:
-                break
-            if kind == 0 and number == 0:
-                recent.append((identity, position, received_us))
-        for identity, position, received_us in reversed(recent):
-            self._repeats.add({identity: position}, received_us)
+        """Learn again which messages came within the window, so that a restart makes no second signal.
+
+        How long ago that was, only the wall clock can say; what bears a later time than it came just now.
+        """
+        now_us, steady_us = self._now(), self._steady()
+        since_us = now_us - self._settings.repeat_window_seconds * clock.SECOND_US
+        last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
+        old = db.execute(
+            "SELECT position FROM signals WHERE received_us < ? ORDER BY position DESC LIMIT 1", (since_us,)
+        ).fetchone()
+        recent = db.execute(
+            "SELECT identity, position, MAX(0, ? - received_us) / 1000000 FROM signals "
+            "WHERE position > ? AND kind = 0 AND number = 0 ORDER BY position",
+            (now_us, max(old[0] if old else 0, last - self._settings.repeat_max)),
+        )
+        came_us = steady_us - self._settings.repeat_window_seconds * clock.SECOND_US
+        for age, together in groupby(recent, itemgetter(2)):
+            came_us = max(came_us, steady_us - age * clock.SECOND_US)
+            self._repeats.add({identity: position for identity, position, _ in together}, came_us)
 
     # -- storing --------------------------------------------------------------------------------------------------
 
@@ -116,10 +131,11 @@ class Journal:
         Raises:
             JournalUnavailable: it is not on disk and must not be acknowledged.
         """
-        identity, now_us = rows[0].identity, rows[0].received_us
-        position = self._repeats.find(identity, now_us)
-        if position is not None:
-            return Receipt(position, repeat=True)
+        identity = rows[0].identity
+        if self._repeats.recall(identity) is not None:
+            position = self._repeats.find(identity, self._steady())
+            if position is not None:
+                return Receipt(position, repeat=True)
         group, busy = self._group, self._busy
         if busy is not None and identity in busy.identities:  # the same message is on its way to the disk
             group = busy
@@ -210,7 +226,7 @@ class Journal:
         self.on_sync(batch.sync_seconds, len(rows))
         if rows:
             positions = {identity: first + number for identity, number in group.identities.items()}
-            self._repeats.add(positions, rows[-1].received_us)
+            self._repeats.add(positions, self._steady())
             urgent = sum([row.lane == 0 for row in rows])
             for cursor in self._cursors.values():
                 cursor.waiting += urgent if cursor.lane is Lane.URGENT else len(rows) - urgent
@@ -274,9 +290,11 @@ class Journal:
         if self._group.batch:
             self._wake_writer()
 
-    def tidy(self) -> None:
-        """Delete, in small steps, delivered events past retention and the oldest refusals; called at intervals."""
-        before_us = self._now() - round(self._settings.retention_days * 86400) * clock.SECOND_US
+    def tidy(self, keep_old: bool = False) -> None:
+        """Delete, in small steps, delivered events past retention (not while the clock is in doubt: ``keep_old``) and the
+        oldest refusals; called at intervals.
+        """
+        before_us = 0 if keep_old else self._now() - round(self._settings.retention_days * 86400) * clock.SECOND_US
         delivered = min((c.position for c in self._cursors.values()), default=None)
         self._group.batch.jobs.append(_deletion(before_us, delivered, self._settings.refusals_kept))
         self._wake_writer()
@@ -311,7 +329,7 @@ def _lock(data_dir: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise ConfigError(_BUSY_TEXT.format(data_dir)) from None
+        raise JournalInUse(_BUSY_TEXT.format(data_dir)) from None
     return handle
 
 
@@ -320,6 +338,17 @@ def _learn_origins(db: sqlite3.Connection, origins: Sequence[Origin]) -> dict[Or
     columns = ", ".join(Origin._fields)
     db.executemany(f"INSERT OR IGNORE INTO origins ({columns}) VALUES (?, ?, ?, ?)", origins)  # noqa: S608 - our own names
     return {Origin(*row): number for number, *row in db.execute(f"SELECT origin, {columns} FROM origins")}  # noqa: S608
+
+
+def _newest(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return when the newest event was received and the stamp of the newest encrypted one, of the last few, or 0."""
+    last = "SELECT received_us, kind, panel_time, body IS NULL FROM signals ORDER BY position DESC LIMIT 2000"
+    received_us = stamp_us = 0
+    for received, kind, panel_time, in_clear in db.execute(last):
+        received_us = received_us or received
+        if kind == 0 and panel_time and not in_clear:
+            return received_us, panel_time * clock.SECOND_US
+    return received_us, stamp_us
 
 
 def _probe(db: sqlite3.Connection) -> None:

@@ -11,6 +11,7 @@ import errno
 import resource
 import socket
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from receiver import clock
@@ -23,8 +24,9 @@ from receiver.pipeline import Pipeline
 from receiver.telemetry import Telemetry
 
 RESERVED_FILES = 200  # descriptors that no connection gets: journal, outputs, HTTP
-_ACCEPTS_A_TURN = 32
+_MOST_A_TURN = 32  # callers taken in one turn of the loop
 _SWEEP_SECONDS = 0.5
+_JUST_CAME_SECONDS = 0.5  # going down, a panel that connected so lately may still say what it came for
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _KEEPALIVE_PROBES = 3
 
@@ -34,18 +36,21 @@ class TcpListener:
 
     def __init__(self, settings: ListenerSettings, origin: int, pipeline: Pipeline, telemetry: Telemetry) -> None:
         self.settings = settings
-        self.pipeline = pipeline
+        self.handle = pipeline.handle  # looked up once for all connections
+        self.handle_damage = pipeline.handle_damage
         self.telemetry = telemetry
         self.origin = origin
         self.budgets = Budgets(settings.refused_frames_burst, settings.refused_frames_per_second, settings.refused_sources)
         self.crowd = Crowd[Connection](
             settings.max_connections, settings.max_connections_per_source, settings.crowded_out_after_seconds
         )
+        self.parting: set[Connection] = set()  # nothing is owed any more; they are heard out and close
         self.turns = Turns()
         self.stopping = False
         self._sock: socket.socket | None = None
         self._taking = False
         self._exhausted = False  # the last attempt to accept found no descriptor or no memory
+        self._at_once = 1  # callers taken in this turn: mostly one comes, and to look for a second costs a tenth of it
         self._files = files_for_connections()
         self._emptied = asyncio.Event()
 
@@ -70,10 +75,11 @@ class TcpListener:
     def _accept(self) -> None:
         """Take some of the callers in the kernel's queue; the loop comes back for the others."""
         assert self._sock is not None
-        for _ in range(_ACCEPTS_A_TURN):
+        for _ in range(self._at_once):
             try:
                 sock, address = self._sock.accept()
             except BlockingIOError:
+                self._at_once = 1
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
@@ -84,6 +90,7 @@ class TcpListener:
                 self._exhausted = False
                 self.telemetry.accepting_again(listener=self.settings.name)
             self._let_in(sock, address)
+        self._at_once = min(self._at_once * 2, _MOST_A_TURN)
 
     def _rest(self, error: OSError) -> None:
         """Accept nothing until the next sweep: the callers wait in the kernel's queue, and we do not spin."""
@@ -111,26 +118,25 @@ class TcpListener:
         opening = asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
         self._drive(opening, connection)
 
-    def _drive(self, opening: Coroutine[Any, Any, object], connection: Connection) -> None:
+    def _drive(
+        self, opening: Coroutine[Any, Any, object], connection: Connection, _: "asyncio.Future[Any] | None" = None
+    ) -> None:
         """Run the coroutine that opens a connection; it waits once, for the loop's next turn (``decisions/0004``)."""
-
-        def step(_: "asyncio.Future[Any] | None" = None) -> None:
-            try:
-                waiting: asyncio.Future[Any] = opening.send(None)
-            except StopIteration:
-                return
-            except Exception as error:  # noqa: BLE001 - one connection must not take the door with it
-                self.leave(connection)
-                self.telemetry.crashed("opening a connection", error)
-                return
-            waiting._asyncio_future_blocking = False
-            waiting.add_done_callback(step)
-
-        step()
+        try:
+            waiting: asyncio.Future[Any] = opening.send(None)
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 - one connection must not take the door with it
+            self.leave(connection)
+            self.telemetry.crashed("opening a connection", error)
+            return
+        waiting._asyncio_future_blocking = False
+        waiting.add_done_callback(partial(self._drive, opening, connection))
 
     def leave(self, connection: Connection) -> None:
         """Count a connection out."""
         self.crowd.leave(connection)
+        self.parting.discard(connection)
         if not self.crowd.all:
             self._emptied.set()
 
@@ -150,21 +156,45 @@ class TcpListener:
                     await asyncio.sleep(0)
 
     async def drain(self, seconds: float) -> None:
-        """Take no new connections, answer the frames in hand, close."""
+        """Take no new connections and no more frames, answer those in hand.
+
+        What a panel sent and we did not read stays without an answer, and the panel sends it again. Only ``part`` waits for
+        the connections to close: before that the journal can be put away, so that another process may have it.
+        """
         self.stopping = True
         self._take_no_more()
         if self._sock is not None:
             self._sock.close()
             self._sock = None
         for connection in list(self.crowd.all):
-            connection.finish()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self.crowd.all:
-                    self._emptied.clear()
-                    await self._emptied.wait()
+            connection.finish(clock.monotonic() - _JUST_CAME_SECONDS)
+        await self._wait(self.crowd.all, _JUST_CAME_SECONDS)
+        for connection in list(self.crowd.all):
+            connection.finish(clock.monotonic())
+        await self._wait(self.crowd.all, seconds - _JUST_CAME_SECONDS)
         for connection in list(self.crowd.all):
             connection.abort("shutdown")
+
+    def part_with(self, connection: Connection) -> None:
+        """Count a connection out to which nothing is owed and which is only to be closed."""
+        self.parting.add(connection)
+        self.crowd.leave(connection)
+        if not self.crowd.all:
+            self._emptied.set()
+
+    async def part(self, seconds: float) -> None:
+        """Give panels the time to read their last reply and to close; then close."""
+        await self._wait(self.parting, seconds)
+        for connection in list(self.parting):
+            connection.hang_up()
+
+    async def _wait(self, connections: set[Connection], seconds: float) -> None:
+        """Wait until there are none of these any more, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while connections:
+                    self._emptied.clear()
+                    await self._emptied.wait()
 
 
 def files_for_connections() -> int:

@@ -7,7 +7,6 @@ What a hostile peer can cost is bounded here: time, noise, refused frames, unrea
 """
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from protocols.dc09 import Damage, Frame, Framer
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 _IN_HAND_LIMIT = 512  # frames of one connection; above, reading pauses until half are answered
 _LIGHT_BYTES = 2048  # what a panel sends at once; what is more is worked off by turns
 _SLICE_BYTES = 8192  # taken in one turn, about 3 ms of the shortest frames; limits are looked at between slices
+_IN_FLIGHT_SECONDS = 2.0  # the answer to a frame that came so lately may not have reached the panel yet
 _UNREAD_BYTES = 16384  # replies held for a panel that does not take them, beside what the kernel holds; then it is not read
 
 
@@ -30,21 +30,21 @@ class Connection(asyncio.Protocol):
     """One panel's connection."""
 
     __slots__ = (
-        "_answers", "_began", "_closing", "_closing_since", "_framer", "_full", "_handle", "_heard", "_held", "_held_at",
-        "_held_since", "_listener", "_noise_bytes", "_proven", "_reading_ended", "_route", "_settings", "_telemetry",
-        "_transport", "_unread_since", "opened", "source",
+        "_answers", "_began", "_closing", "_closing_since", "_eof", "_framer", "_full", "_handle", "_heard", "_held",
+        "_held_at", "_held_since", "_listener", "_noise_bytes", "_proven", "_reading_ended", "_route", "_settings",
+        "_telemetry", "_transport", "_unread_since", "opened", "source",
     )  # fmt: skip
 
     def __init__(self, listener: "TcpListener", address: tuple[str, int]) -> None:
         self._listener = listener
         self._settings = listener.settings
         self._telemetry = listener.telemetry
-        self._handle = listener.pipeline.handle
+        self._handle = listener.handle
         self.source = source_of(address[0])
         self._route = Route(listener.settings.name, "tcp", shown(address), listener.origin, self._spend)
         self._transport = cast("asyncio.Transport", None)  # until the loop's next turn
         self._framer = Framer()
-        self._answers: deque[InHand] = deque()
+        self._answers: list[InHand] = []  # an empty deque holds 600 bytes, and most connections are idle
         self.opened = self._began = clock.monotonic()
         self._heard: float | None = None  # when the last frame came; none came from a stranger
         self._noise_bytes = 0  # since the last frame
@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
         self._unread_since: float | None = None  # the panel does not read our replies
         self._proven = False  # it was given an answer
         self._held, self._held_at, self._held_since = b"", 0, 0.0  # read and not yet taken, from where on, when it came
-        self._reading_ended = self._closing = False
+        self._reading_ended = self._eof = self._closing = False
         self._closing_since = 0.0
 
     @property
@@ -64,8 +64,6 @@ class Connection(asyncio.Protocol):
         """Keep the transport; the listener has let the connection in."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_UNREAD_BYTES)
-        if self._listener.stopping:
-            self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the connection out; frames in hand are stored all the same."""
@@ -75,7 +73,7 @@ class Connection(asyncio.Protocol):
         self._closing = True
         for found in self._framer.end():
             if isinstance(found, Damage):
-                self._listener.pipeline.handle_damage(found, self._route)
+                self._listener.handle_damage(found, self._route)
         del self._route  # it knows us: without this only the garbage collector would find the two
 
     def data_received(self, data: bytes) -> None:
@@ -114,7 +112,7 @@ class Connection(asyncio.Protocol):
                 answers.append(answer)
                 answer.begin()
             else:
-                self._listener.pipeline.handle_damage(found, self._route)
+                self._listener.handle_damage(found, self._route)
             if self._reading_ended:
                 return
         if self._noise_bytes > self._settings.max_noise_bytes:
@@ -125,7 +123,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Keep our half open while answers are owed."""
-        self._reading_ended = True
+        self._reading_ended = self._eof = True
         return bool(self._answers)
 
     def _spend(self, _: str, proven: bool) -> bool:
@@ -140,26 +138,33 @@ class Connection(asyncio.Protocol):
         if answer.error is not None:
             self._telemetry.crashed("handling a frame", answer.error)
         answers = self._answers
-        if not answers or answers[0] is not answer:
+        if answers[0] is not answer:  # it stays in the list until it is written here
             return
         replies = b""
         now, observe = clock.monotonic(), self._telemetry.ack_seconds.observe
-        while answers and answers[0].done:
-            ready = answers.popleft()
+        count = 0
+        for ready in answers:
+            if not ready.done:
+                break
+            count += 1
             if ready.reply is not None:
                 replies += ready.reply
                 observe(now - ready.arrived)
+        del answers[:count]
         if self._closing:
             return
         if replies:
-            if not self._proven:
-                self._proven = True
-                self._listener.crowd.prove(self)
-            self._transport.write(replies)
+            self._write(replies)
         if not answers:
             self._close_if_done()
         if self._full and len(answers) < _IN_HAND_LIMIT // 2:
             self._go_on()
+
+    def _write(self, replies: bytes) -> None:
+        if not self._proven:
+            self._proven = True
+            self._listener.crowd.prove(self)
+        self._transport.write(replies)
 
     def _go_on(self) -> None:
         """Take what is held, and read again, now that enough frames were answered."""
@@ -172,7 +177,9 @@ class Connection(asyncio.Protocol):
     def _close_if_done(self) -> None:
         """Close when nothing is owed and there is a reason to."""
         to_close = self._proven and self._settings.close_after_ack and not self._framer.begun
-        if to_close or self._reading_ended or self._listener.stopping:
+        if self._listener.stopping:
+            self._part()
+        elif to_close or self._reading_ended:
             self._close()
 
     def pause_writing(self) -> None:
@@ -211,10 +218,38 @@ class Connection(asyncio.Protocol):
         elif now - (self._heard or self.opened) > settings.idle_timeout_seconds:
             self.abort("idle-timeout")
 
-    def finish(self) -> None:
-        """Close as soon as nothing is owed."""
-        if not self._answers and self._transport is not None:
-            self._close()
+    def finish(self, strangers_since: float) -> None:
+        """Take no more frames and part as soon as nothing is owed; a stranger that came later may send its first."""
+        if self._closing:
+            self._listener.part_with(self)
+        elif self._answers:
+            self._held = b""  # the panel sends it again
+            self._reading_ended = True
+            self._transport.pause_reading()
+        elif self._transport is not None and (self._heard is not None or self.opened <= strangers_since):
+            self._part()
+
+    def _part(self) -> None:
+        """Nothing is owed any more: end our half of the connection.
+
+        To close it while something lies unread would send a reset, and a reset may overtake our last reply. So the panel
+        is heard out, unheeded, until it closes too; unless no reply can be under way.
+        """
+        if self._closing:
+            return
+        transport, now = self._transport, clock.monotonic()
+        self._closing, self._closing_since = True, now
+        self._listener.part_with(self)
+        if self._eof or self._heard is None or now - self._heard > _IN_FLIGHT_SECONDS:
+            transport.close()
+            return
+        transport.set_protocol(_Parting(self))
+        transport.resume_reading()
+        transport.write_eof()
+
+    def hang_up(self) -> None:
+        """Close now; nothing is owed."""
+        self._transport.abort()
 
     def _end(self, reason: str) -> None:
         """Read no more, give the answers that are owed, then close; count why."""
@@ -239,3 +274,14 @@ class Connection(asyncio.Protocol):
             self._closing = True
             self._closing_since = clock.monotonic()
             self._transport.abort()
+
+
+class _Parting(asyncio.Protocol):
+    """What a connection becomes when it has nothing more to say: it reads and forgets until the panel closes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the connection out."""
+        self._connection.connection_lost(exc)

@@ -43,6 +43,7 @@ class UdpListener(asyncio.DatagramProtocol):
         self._spend_one = self._spend
         self._in_hand = 0
         self._transport: asyncio.DatagramTransport | None = None
+        self._sock: socket.socket | None = None  # for the last answers, when nothing is read any more
         self._inode = ""
         self._stopping = False
         self._emptied = asyncio.Event()
@@ -88,26 +89,35 @@ class UdpListener(asyncio.DatagramProtocol):
             self._emptied.set()
         if answer.error is not None:
             self._telemetry.crashed("handling a datagram", answer.error)
-        if answer.reply is not None and self._transport is not None:
+        if answer.reply is not None:
             if len(answer.reply) > frame_bytes:  # a DUH to a token of one letter; never an ACK
                 self._telemetry.reply_withheld()
                 return
-            self._transport.sendto(answer.reply, addr)
+            if self._transport is not None:
+                self._transport.sendto(answer.reply, addr)
+            elif self._sock is not None:
+                with contextlib.suppress(OSError):  # the panel repeats it
+                    self._sock.sendto(answer.reply, addr)
             self._telemetry.ack_seconds.observe(clock.monotonic() - answer.arrived)
 
     def error_received(self, exc: Exception) -> None:
         """An ICMP error for an earlier answer says nothing about the next; the panel repeats what it misses."""
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing new, answer what is in hand, close."""
+        """Read no more, answer what is in hand, close. What lies in the kernel stays unread: for the next, or unanswered."""
         self._stopping = True
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            self._sock = cast("socket.socket", transport.get_extra_info("socket")).dup()
+            transport.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._in_hand:
                     self._emptied.clear()
                     await self._emptied.wait()
-        if self._transport is not None:
-            self._transport.close()
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
 
     def kernel_drops(self) -> int:
         """Return how many datagrams the kernel dropped because our buffer was full (Linux; 0 elsewhere)."""

@@ -37,7 +37,7 @@ class Forwarder:
         self._stored = asyncio.Event()
         self._stored.set()
         self._failures = 0
-        self._oldest_us: dict[Lane, int | None] = dict.fromkeys(Lane)
+        self._oldest: dict[Lane, tuple[int, int] | None] = dict.fromkeys(Lane)  # position; since when, in steady time
         self.cursors: dict[Lane, Cursor] = {lane: journal.cursor(settings.name, lane) for lane in Lane}
         self.accounts: Accounts | None = None
         journal.notify(self._stored.set)
@@ -80,7 +80,12 @@ class Forwarder:
         cursor, batch = self.cursors[lane], list[Stored]()
         if cursor.waiting:
             batch = await asyncio.to_thread(self._reader.after, lane, cursor.position, limit)
-        self._oldest_us[lane] = batch[0].row.received_us if batch else None
+        if not batch:
+            self._oldest[lane] = None
+        elif (self._oldest[lane] or (0, 0))[0] != batch[0].position:
+            # How old it is, the wall clock says once; from then on a jump of it moves nothing.
+            now_us, steady_us = clock.both_us()
+            self._oldest[lane] = batch[0].position, steady_us - max(0, now_us - batch[0].row.received_us)
         return batch
 
     async def _hand_over(self, lane: Lane, batch: Sequence[Stored]) -> None:
@@ -116,10 +121,10 @@ class Forwarder:
 
     def oldest_seconds(self, lane: Lane) -> float:
         """Return how long the oldest event not handed over has waited, 0 when none waits."""
-        oldest = self._oldest_us[lane]
+        oldest = self._oldest[lane]
         if oldest is None or not self.cursors[lane].waiting:
             return 0.0
-        return max(0.0, (clock.now_us() - oldest) / clock.SECOND_US)
+        return (clock.steady_us() - oldest[1]) / clock.SECOND_US
 
     def reopen(self) -> None:
         """Pass SIGHUP on."""

@@ -27,12 +27,13 @@ def row(identity: bytes, number: int = 0, lane: Lane = Lane.NORMAL, when: int = 
 
 
 def with_journal(
-    folder: Path, story: Callable[[Journal], Awaitable[T]], settings: JournalSettings | None = None, now_us: int = START
-) -> T:
+    folder: Path, story: Callable[[Journal], Awaitable[T]], settings: JournalSettings | None = None, now_us: int = START,
+    steady_us: clock.Clock = clock.steady_us,
+) -> T:  # fmt: skip
     """Open the journal, live the story, close it."""
 
     async def run() -> T:
-        journal = Journal(folder, settings or JournalSettings(), [ORIGIN], lambda: now_us)
+        journal = Journal(folder, settings or JournalSettings(), [ORIGIN], lambda: now_us, steady_us)
         try:
             return await story(journal)
         finally:
@@ -88,13 +89,39 @@ def test_a_repeat_gets_the_first_receipt_in_flight_on_disk_and_after_a_restart(t
         assert [task.result() for task in tasks] == [(1, False), (1, True), (1, True)]
         assert await journal.append([row(b"a")]) == (1, True)
 
+    steady = [7 * SECOND]
+
     async def second(journal: Journal) -> None:
-        assert await journal.append([row(b"a", when=START + 599 * SECOND)]) == (1, True)
-        assert await journal.append([row(b"a", when=START + 602 * SECOND)]) == (2, False)
+        steady[0] += 590 * SECOND
+        assert await journal.append([row(b"a")]) == (1, True)
+        steady[0] += 12 * SECOND
+        assert await journal.append([row(b"a")]) == (2, False)
 
     with_journal(tmp_path, first)
-    with_journal(tmp_path, second, now_us=START + 5 * SECOND)
+    with_journal(tmp_path, second, now_us=START + 5 * SECOND, steady_us=lambda: steady[0])
     assert positions(tmp_path) == [(1, b"a"), (2, b"a")]
+
+
+@pytest.mark.parametrize("jump_seconds", [86400, -86400])
+def test_a_jump_of_the_wall_clock_neither_forgets_nor_keeps_a_repeat(tmp_path: Path, jump_seconds: int) -> None:
+    steady = [0]
+
+    async def story(journal: Journal) -> None:
+        assert await journal.append([row(b"a")]) == (1, False)
+        assert await journal.append([row(b"b", when=START + jump_seconds * SECOND)]) == (2, False)
+        assert await journal.append([row(b"a", when=START + jump_seconds * SECOND)]) == (1, True)
+        steady[0] = 602 * SECOND
+        assert await journal.append([row(b"a", when=START + jump_seconds * SECOND)]) == (3, False)
+
+    with_journal(tmp_path, story, steady_us=lambda: steady[0])
+
+
+def test_what_bears_a_later_time_than_ours_is_remembered_after_a_restart(tmp_path: Path) -> None:
+    async def append(journal: Journal) -> bool:
+        return (await journal.append([row(b"a", when=START)])).repeat
+
+    assert with_journal(tmp_path, append) is False
+    assert with_journal(tmp_path, append, now_us=START - 86400 * SECOND) is True
 
 
 def test_a_restart_outside_the_window_forgets(tmp_path: Path) -> None:
@@ -258,6 +285,20 @@ def test_retention_deletes_what_is_old_and_delivered_and_never_the_newest(tmp_pa
 
     with_journal(tmp_path, story)
     assert [position for position, _ in positions(tmp_path)] == [4, 5, 6, 7]
+
+
+def test_nothing_is_deleted_for_its_age_while_our_clock_is_in_doubt(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        cursor = journal.cursor("out", Lane.NORMAL)
+        for n in range(6):
+            await journal.append([row(b"%d" % n)])
+        cursor.advance(6, 6)
+        journal.save(cursor)
+        journal.tidy(keep_old=True)
+        await journal.append([row(b"last")])
+
+    with_journal(tmp_path, story, now_us=START + 365 * 86400 * SECOND)
+    assert len(positions(tmp_path)) == 7
 
 
 def test_one_folder_serves_one_receiver_and_is_private(tmp_path: Path) -> None:

@@ -243,8 +243,26 @@ def test_an_old_link_test_alone_is_no_proof_of_anything() -> None:
     line.send_from(recording)
     line.send_from(link_test(line.wait(500)))
     assert line.send_from(recording) == "NAK"
+    line.send_from(sealed("0001", line.wait(1)))
     line.send_from(link_test(line.wait(500)))
     assert line.told() == []
+
+
+def test_a_repeat_that_was_long_on_its_way_is_no_recording() -> None:
+    line = Line()
+    line.send_from(sealed("0001", NOW))
+    line.wait(100)
+    assert line.send_from(sealed("0001", NOW + 20)) == "NAK"  # made after the first, stuck in a network since
+    assert line.told() == []
+
+
+def test_our_own_clock_set_back_over_a_restart_makes_no_recording_of_a_repeat() -> None:
+    line, again = Line(), Line()
+    line.send_from(sealed("0001", NOW))
+    again.journal.rows = line.journal.rows
+    again.wait(-120)
+    assert again.send_from(sealed("0001", NOW)) == "NAK"
+    assert again.told() == []
 
 
 # -- link tests and the path they keep alive -----------------------------------------------------------------------------
@@ -276,6 +294,27 @@ def test_any_encrypted_recording_leaves_the_timer_alone() -> None:
     line.wait(20)
     assert line.send_from(recording) == "*ACK"
     assert lost_after(line, 15)
+
+
+def test_recordings_of_one_second_played_by_turns_leave_the_timer_alone() -> None:
+    line = supervised(30)
+    recordings = [sealed(f"000{number}", NOW, f"#5678|1130 01 00{number}") for number in range(3)]
+    for number in range(12):
+        assert line.send_from(recordings[number % 3]) == "*ACK"
+        line.wait(3)
+    assert len(line.journal.rows) == 3
+    assert lost_after(line, 1)
+
+
+def test_a_link_test_that_is_sent_again_because_its_ack_was_lost_is_no_recording() -> None:
+    line = supervised(90)
+    for _ in range(5):
+        line.wait(10)
+        again = link_test(line.now_us // SECOND_US + 15)
+        for _ in range(3):
+            assert line.send_from(again) == "*ACK"
+            line.wait(20)
+    assert line.told() == []
 
 
 def test_each_new_stamp_restarts_the_timer() -> None:
@@ -437,7 +476,8 @@ def test_link_tests_use_no_sequence() -> None:
     line = Line()
     reports(line, "0010", "0011", "0012")
     assert line.send_from(panel(token="NULL", data="", sequence="0012")) == "ACK"
-    assert line.send_from(panel(token="NULL", data="#0000|0000 00 000", sequence="0012")) == "ACK"
+    assert line.send_from(panel(token="NULL", data="#0000|0000 00 000", sequence="0013")) == "ACK"
+    reports(line, "0013")
     assert line.told() == []
 
 

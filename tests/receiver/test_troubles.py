@@ -108,6 +108,20 @@ def test_memory_stays_bounded_in_any_storm() -> None:
         troubles.add(stranger(number), 0)
         troubles.add(stranger(number), 0)
     (storm,) = troubles.due(59 * S) or troubles.due(60 * S)[:1]
-    assert len(troubles._open["unknown-account"]) <= 10_000
+    windows = troubles._open["unknown-account"].values()
+    assert len(windows) <= 10_000
+    assert sum(window.held is not None and window.held.raw is not None for window in windows) <= SINGLY_A_MINUTE
     assert "of 10000 or more accounts" in storm.text
     assert storm.count + sum(t.count for t in troubles.rest()) == 100_000 - SINGLY_A_MINUTE
+
+
+def test_the_end_of_a_storm_is_no_long_look() -> None:
+    troubles = Troubles()
+    for number in range(10_000):
+        troubles.add(stranger(number), 0)
+    open_before = len(troubles._open["unknown-account"])
+    for second in range(60, 70):
+        troubles.due(second * S)
+        assert open_before - len(troubles._open["unknown-account"]) <= 1000
+        open_before = len(troubles._open["unknown-account"])
+    assert open_before == 0
