@@ -9,6 +9,7 @@ import contextlib
 import gc
 import resource
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,9 @@ from receiver.troubles import Trouble
 _DRAIN_SECONDS = 6.0
 _TIDY_SECONDS = 10.0
 _CLOSE_OUTPUTS_SECONDS = 1.0
+_SWITCH_SECONDS = (
+    0.001  # the journal's thread waits so long for the interpreter, several times a commit, while a flood is on
+)
 
 
 def load_accounts(settings: Settings) -> Accounts:
@@ -181,6 +185,7 @@ class Service:
         gc.collect()
         gc.freeze()  # what was built so far lives as long as we do
         gc.set_threshold(20_000, 20, 50)  # frames are freed by counting; the collector finds nothing in them
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._beat = clock.monotonic()
         self._ready = True
         self._telemetry.ready()

@@ -1,6 +1,7 @@
 """A real receiver in a process of its own, on loopback, on a folder it keeps over kills and restarts."""
 
 import json
+import random
 import re
 import resource
 import select
@@ -25,12 +26,12 @@ ACCOUNTS = f"account,name,key\n{PLAIN},plain panel,\n{KEYED},keyed panel,{SECRET
 
 
 def free_port() -> int:
-    """Return a port that is free for TCP and UDP."""
+    """Return a port that is free for TCP and UDP, below those that the system gives to outgoing connections."""
     while True:
+        port = random.randrange(12000, 32000)
         with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
             try:
+                tcp.bind(("127.0.0.1", port))
                 udp.bind(("127.0.0.1", port))
             except OSError:
                 continue
