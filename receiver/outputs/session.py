@@ -5,8 +5,9 @@ flight. Unanswered or refused (NAK) it is sent again, ``tries`` times in all; un
 from then on only heartbeats go out, until one is acknowledged.
 
 Most of these formats answer with a byte that names nothing. So after a frame that had to be sent more than once, the answers
-still due to its copies are waited for (or for twice the time of an answer without any) before the next frame goes out: a
-late ACK must never pass for that of a frame the other side has not seen. Where answers bear a number this is not needed.
+still due to its copies are waited for before the next frame goes out, or until none has come for longer than the other side
+can have needed: a late ACK must never pass for that of a frame it has not seen. Where answers bear a number this is not
+needed.
 """
 
 import math
@@ -59,7 +60,7 @@ class Step(NamedTuple):
 
 
 _NOTHING = Step()
-_QUIET = 2  # times ack_seconds without an answer, and no more are expected: copies are ack_seconds apart
+_QUIET = 2  # times ack_seconds, or times what the first answer took, without another, and no more are expected
 
 
 class Session:
@@ -72,7 +73,8 @@ class Session:
         self._current: Said | None = None
         self._is_event = False
         self._tries = 0
-        self._last_sent = now
+        self._first_sent = self._last_sent = now
+        self._quiet_seconds = _QUIET * timing.ack_seconds
         self._unanswered = 0  # copies on the wire whose answers bear no number
         self._beat_number: str | None = None
         self._suspect: Said | None = None  # it ended in a failure just now
@@ -113,6 +115,7 @@ class Session:
             return _NOTHING
         if current.number is None:
             self._unanswered -= 1
+            self._note_pace(now)
         if answer is Answer.ACK:
             return self._acknowledged(current, now)
         if answer is Answer.NAK and self._tries < self._limit():
@@ -138,6 +141,8 @@ class Session:
         self._current = said
         self._tries += 1
         self._last_sent = now
+        if self._tries == 1:
+            self._first_sent = now
         self._unanswered += said.number is None
         self.deadline = now + self._timing.ack_seconds
         return Step(said.frame)
@@ -154,11 +159,17 @@ class Session:
     def _rest(self, now: float) -> None:
         """Nothing is in flight: wait for answers that are still due, or until a heartbeat is."""
         if self._unanswered and not self.failed:
-            self.deadline = now + _QUIET * self._timing.ack_seconds
+            self.deadline = now + self._quiet_seconds
         elif self._heartbeat is not None:
             self.deadline = now + self._timing.heartbeat_seconds
         else:
-            self.deadline = now + _QUIET * self._timing.ack_seconds if self._unanswered else math.inf
+            self.deadline = now + self._quiet_seconds if self._unanswered else math.inf
+
+    def _note_pace(self, now: float) -> None:
+        """Learn from an answer how far apart those still due may come: who works through a queue is slow each time."""
+        ack = self._timing.ack_seconds
+        took = 0.0 if self.failed else now - self._first_sent
+        self._quiet_seconds = max(_QUIET * ack, ack + _QUIET * took)
 
     def _hear_late(self, answer: Answer, number: str | None, now: float) -> None:
         """An answer came that nobody waits for: of an earlier copy, of a heartbeat that was given up, or of nothing."""

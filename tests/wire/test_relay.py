@@ -14,8 +14,8 @@ from tests.wire.automation import Automation
 from tests.wire.running import KEY, KEYED, PLAIN, SECRET, Running, frame, free_port, wait_until
 
 EVENTS = '[[outputs]]\nname = "events"\ntype = "jsonl"\npath = "events.jsonl"\n'
-KILLS = int(os.environ.get("KILLS", "3"))  # of one receiver and the other, in turn
-FAST = "ack_seconds = 0.3\nheartbeat_seconds = 0.6"
+KILLS = int(os.environ.get("KILLS", "2"))  # of one receiver and the other, in turn
+FAST = "ack_seconds = 0.25\nheartbeat_seconds = 0.4"
 OTHER_KEY = "FFEEDDCCBBAA99887766554433221100"
 
 
