@@ -14,7 +14,7 @@ import pytest
 from protocols import dc09
 from receiver import clock
 from tests.wire import flood
-from tests.wire.running import KEY, KEYED, PLAIN, Running, frame, is_closed, read_replies, said, wait_until
+from tests.wire.running import KEY, KEYED, PLAIN, Running, connect_from, frame, is_closed, read_replies, said, wait_until
 
 LINK_TEST = dc09.encode("NULL", "0000", dc09.Address(None, "0", PLAIN))
 DAMAGED = frame("0001").replace(b"130", b"131")
@@ -23,7 +23,7 @@ SO_ATTACH_FILTER = 26
 
 @contextlib.contextmanager
 def _links(running: Running, count: int, source: str = "127.0.0.1") -> Iterator[list[socket.socket]]:
-    links = [socket.create_connection(("127.0.0.1", running.port), 5, source_address=(source, 0)) for _ in range(count)]
+    links = [connect_from(source, running.port) for _ in range(count)]
     try:
         yield links
     finally:
