@@ -11,12 +11,15 @@ from receiver import clock
 from receiver.config.automation import LinkSettings
 from receiver.errors import DeliveryError, EventRefused
 from receiver.events import OutEvent
+from receiver.journal import Kind
 from receiver.outputs.contract import Surroundings
 from receiver.outputs.line import Line
 from receiver.outputs.session import Answer, Said
 from receiver.outputs.translation import Told, tell
 from receiver.troubles import Trouble
 
+_OWN_REMEMBERED = 500
+"""Own events whose ids are remembered; at most a few hundred go out from memory while the journal cannot store."""
 _BYTES = {0x06: Answer.ACK, 0x15: Answer.NAK}
 
 
@@ -25,6 +28,27 @@ Form = Callable[[Told, bool, str], tuple[bytes, bool]]
 
 Raises ``DoesNotFit`` or ``NoEquivalent``.
 """
+
+
+class Once:
+    """Our own events that went out from memory while the journal could not store them, and come again once it could.
+
+    Their id is the same, but automation software has no use for an id and would show each a second time.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[str, None] = {}
+
+    def has(self, event: OutEvent) -> bool:
+        """Tell whether this very event was taken already; a panel's signal is never asked about."""
+        return event.stored.row.kind != Kind.SIGNAL and event.event_id in self._taken
+
+    def add(self, event: OutEvent) -> None:
+        """Note that an event was taken."""
+        if event.stored.row.kind != Kind.SIGNAL:
+            self._taken[event.event_id] = None
+            if len(self._taken) > _OWN_REMEMBERED:
+                del self._taken[next(iter(self._taken))]
 
 
 class AutomationOutput:
@@ -42,6 +66,7 @@ class AutomationOutput:
         self._surroundings = surroundings
         self._forms = forms
         self._numbered = numbered
+        self._once = Once()
 
     async def run(self) -> None:
         """Keep the line open."""
@@ -55,12 +80,15 @@ class AutomationOutput:
             EventRefused: one of them is refused, or can be told in no form.
         """
         for taken, event in enumerate(events):
+            if self._once.has(event):
+                continue
             try:
                 number = number_of(event.stored.position)
                 await self._line.hand_over(Said(self.frame(event, number), number if self._numbered else None))
             except DeliveryError as error:
                 error.taken = taken
                 raise
+            self._once.add(event)
 
     def frame(self, event: OutEvent, number: str) -> bytes:
         """Write an event in the first form that has room.

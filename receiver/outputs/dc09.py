@@ -20,7 +20,7 @@ from receiver.config.automation import Dc09Settings, LinkSettings
 from receiver.errors import DeliveryError, EventRefused
 from receiver.events import OutEvent
 from receiver.journal import Kind
-from receiver.outputs.automation import number_of
+from receiver.outputs.automation import Once, number_of
 from receiver.outputs.contract import Surroundings
 from receiver.outputs.line import Line, Reader, Style
 from receiver.outputs.session import ANY, Answer, Said
@@ -78,6 +78,7 @@ class Dc09Output:
         style = Style(self._heartbeat if settings.link_test_account else None, settings.heartbeat_seconds, self._reader)
         self._line = Line(link, style, surroundings)
         self._sequences = Sequences()
+        self._once = Once()
         self._relayed: dict[int, None] = {}  # places of messages that were taken, the newest last
 
     async def run(self) -> None:
@@ -95,11 +96,12 @@ class Dc09Output:
             stored = event.stored
             place = stored.position - stored.row.number or stored.row.received_us  # a test event has no position
             try:
-                if place not in self._relayed:
+                if place not in self._relayed and not self._once.has(event):
                     await self._line.hand_over(self._frame(event, place))
             except DeliveryError as error:
                 error.taken = taken
                 raise
+            self._once.add(event)
             self._relayed[place] = None
             if len(self._relayed) > _REMEMBERED:
                 del self._relayed[next(iter(self._relayed))]

@@ -148,5 +148,19 @@ def test_a_mistake_in_a_link_has_a_sentence_of_its_own(tmp_path: Any, settings: 
     assert "too short" not in caught.value.mistakes[0]
 
 
+def test_an_event_of_ours_that_went_out_from_memory_is_not_told_a_second_time() -> None:
+    once = automation.Once()
+    trouble = _event(Kind.TROUBLE, body={"reason": "journal-unwritable", "account": None, "text": ""})
+    signal = _signal("ADM-CID", b"#1234|1130 01 001")
+    assert not once.has(trouble)
+    for event in (trouble, signal):
+        once.add(event)
+    assert once.has(trouble)
+    assert not once.has(signal)  # the same id twice is a repeat the journal would not have stored
+    for number in range(600):
+        once.add(trouble._replace(cloud_event={**trouble.cloud_event, "id": str(number)}))
+    assert not once.has(trouble)
+
+
 def test_an_answer_is_one_byte_and_all_else_is_nothing() -> None:
     assert [answer.value for answer, _ in automation.read_bytes(b"x\x06\x00\x15y")] == ["ack", "nak"]
