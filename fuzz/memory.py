@@ -30,7 +30,11 @@ class MemoryJournal:
         position = self._repeats.find(identity, now_us)
         if position is not None:
             return Receipt(position, repeat=True)
-        self.append_later(rows)
+        self._check()
+        count = len(self.signals())
+        if count + len(rows) > self.max_backlog:
+            raise JournalUnavailable(f"{count} signals are not delivered; max_backlog is {self.max_backlog}")
+        self.rows += rows
         position = len(self.rows) - len(rows) + 1
         self._repeats.add({identity: position}, now_us)
         return Receipt(position, repeat=False)
@@ -40,16 +44,17 @@ class MemoryJournal:
         return self._repeats.recall(identity) is not None
 
     def append_later(self, rows: Sequence[Row]) -> None:
-        """Store path and trouble events.
+        """Store path and trouble events, for which there is room when there is none for signals.
 
         Raises:
-            JournalUnavailable: it is failing or full.
+            JournalUnavailable: it is failing.
         """
+        self._check()
+        self.rows += rows
+
+    def _check(self) -> None:
         if self.failing:
             raise JournalUnavailable("the journal was told to fail")
-        if len(self.rows) + len(rows) > self.max_backlog:
-            raise JournalUnavailable(f"{len(self.rows)} signals are not delivered; max_backlog is {self.max_backlog}")
-        self.rows += rows
 
     def refuse(self, refusal: Refusal) -> bool:
         """Keep what was refused; say whether there was room."""

@@ -17,6 +17,7 @@ _FOUND = {
     "last-hour-of-9999-far-west": b'"ADM-CID"0003L0#9ABC[#9ABC|1130 01 001]_23:59:59,12-31-9999',
     "first-hour-of-0001-far-east": b'"ADM-CID"0004L0#AAAA[#AAAA|1130 01 001]_00:00:00,01-01-0001',
     "a-key-that-is-data": b'"SIA-DCS"0006L0#1234[#1234|N][K/HA1/BA2]/PA3][K0123]_10:01:02,11-23-2026',
+    "a-token-of-one-letter": b'"X"0007#1234[]',
     "more-events-than-a-frame-should-hold": b'"SIA-DCS"0005L0#1234[#1234|N' + b"BA" * 400 + b"]",
 }
 

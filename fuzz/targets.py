@@ -5,6 +5,7 @@ A fuzzer never guesses a CRC or a ciphertext, so the targets make them.
 """
 
 import json
+import re
 from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
@@ -62,9 +63,10 @@ def message(data: bytes) -> None:
 
 
 def _check_masked(message: dc09.Message, masked: dc09.Message) -> None:
-    assert (masked.data, masked.stamp, len(masked.body)) == (message.data, message.stamp, len(message.body))
+    assert (masked.data, masked.panel_time) == (message.data, message.panel_time)
+    assert len(masked.body) == len(message.body)
     for (letter, value), (same, kept) in zip(message.extended, masked.extended, strict=True):
-        assert (same, kept) == (letter, b"*" * len(value) if letter == "K" else value)
+        assert (same, kept) == (letter, re.sub(rb"[^\[_]", b"*", value) if letter == "K" else value)
 
 
 def _check_text(error: ProtocolError) -> None:
@@ -168,7 +170,8 @@ def _handle(desk: _Desk, found: dc09.Frame) -> None:
         reply: bytes | None = done.value
     stored = desk.journal.rows[before:]
     assert not (stored and desk.journal.failing)
-    assert reply is None or len(reply) <= len(found.raw)
+    # The UDP listener withholds the one kind of reply that is longer: DUH to a token of one or two characters.
+    assert reply is None or len(reply) <= len(found.raw) or (b'"DUH"' in reply[:16] and len(reply) <= len(found.raw) + 2)
     signals = [row for row in stored if row.kind == 0]
     assert not signals or (reply is not None and b"ACK" in reply[:16])
     for position, row in enumerate(stored, before + 1):

@@ -78,3 +78,21 @@ class SiaDcsError(ProtocolError):
     """The text is no SIA event block."""
 
     reason = "unreadable"
+
+
+class ReportError(ProtocolError):
+    """The bytes are no report of this automation format."""
+
+    reason = "unreadable"
+
+
+class DoesNotFit(ProtocolError):
+    """An account, number or text has no room in the automation format; it is never cut to size here."""
+
+    reason = "does-not-fit"
+
+
+class NoEquivalent(ProtocolError):
+    """The tables pair this event code with none of the other format."""
+
+    reason = "no-equivalent"

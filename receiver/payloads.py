@@ -81,7 +81,7 @@ def to_text(raw: bytes) -> tuple[str, bool]:
         return raw.decode("cp1252", "replace"), False
 
 
-def _split_account(text: str, header_account: str) -> tuple[str, str | None]:
+def split_account(text: str, header_account: str) -> tuple[str, str | None]:
     """Take ``#acct|`` (or ``acct|``) off the front; return the rest and the account where it differs from the header's."""
     if text.startswith(f"#{header_account}|"):
         return text[len(header_account) + 2 :], None
@@ -102,7 +102,7 @@ def _unreadable(protocol: str, text: str, flags: tuple[str, ...], block_account:
 
 
 def _contact_id(text: str, header_account: str, dialect: str, flags: tuple[str, ...]) -> Event:
-    rest, block_account = _split_account(text, header_account)
+    rest, block_account = split_account(text, header_account)
     try:
         event = _contact_id_event(rest, dialect)
     except ContactIdError:
@@ -143,7 +143,7 @@ def _contact_id_event(text: str, dialect: str) -> Event:
 
 @lru_cache(maxsize=32)  # an output reads the events of one message one by one, and would decode it for each
 def _sia_dcs(text: str, header_account: str, flags: tuple[str, ...]) -> tuple[Event, ...]:
-    rest, block_account = _split_account(text, header_account)
+    rest, block_account = split_account(text, header_account)
     try:
         found = sia_dcs.decode(rest)
     except SiaDcsError:

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,7 @@ _CLOSE_OUTPUTS_SECONDS = 1.0
 _PART_SECONDS = 1.0
 LAST_SECONDS = 9.0
 """From being asked to stop to the end, whatever hangs: everything acknowledged is on disk, and 10 s are promised."""
+_SWITCH_SECONDS = 0.001  # the journal's thread waits so long for the interpreter, several times a commit, in a flood
 
 
 def load_accounts(settings: Settings) -> Accounts:
@@ -229,6 +231,7 @@ class Service:
         gc.freeze()  # what was built so far lives as long as we do; to look for the little that does not costs 0.1 s
         gc.enable()
         gc.set_threshold(20_000, 20, 50)  # frames are freed by counting; the collector finds nothing in them
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._beat = clock.monotonic()
         self._ready = True
         self._telemetry.ready()

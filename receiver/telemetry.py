@@ -108,6 +108,7 @@ class Telemetry(Collector):
         self.delivered: Counter[str] = Counter()
         self.delivery_failures: Counter[str] = Counter()
         self.delivery_seconds: dict[tuple[str, str], Histogram] = {}
+        self.converted: Counter[str] = Counter()
         self.udp_overflow = 0
         self.refusals_dropped = 0
         self.over_budget: Counter[str] = Counter()
@@ -272,6 +273,15 @@ class Telemetry(Collector):
         else:
             self._tell_bounded(logging.ERROR, "event is a dead letter", fields)
 
+    def output_link(self, output: str, what: str, place: str) -> None:
+        """A link to automation software changed: listening, connected or disconnected."""
+        self._tell_bounded(logging.INFO, "output link changed", {"output": output, "state": what, "place": place})
+
+    def report_converted(self, output: str, **fields: object) -> None:
+        """An event went out in another format than it came in, because the other side does not take the original."""
+        self.converted[output] += 1
+        self._tell_bounded(logging.INFO, "event converted", {"output": output, **fields})
+
     def crashed(self, where: str, error: BaseException) -> None:
         """Our own bug showed; the frame stays unanswered."""
         self._tell_bounded(logging.ERROR, "unexpected error", {"where": where}, error)
@@ -338,6 +348,10 @@ class Telemetry(Collector):
         yield _filled(delivered, (((name,), count) for name, count in self.delivered.items()))
         failures = CounterMetricFamily("receiver_output_failures", "Attempts to hand over that failed", labels=["output"])
         yield _filled(failures, (((name,), count) for name, count in self.delivery_failures.items()))
+        converted = CounterMetricFamily(
+            "receiver_output_converted", "Events handed over in another format than they came in", labels=["output"]
+        )
+        yield _filled(converted, (((name,), count) for name, count in self.converted.items()))
         waited = HistogramMetricFamily(
             "receiver_output_delivery_seconds", "From received to confirmed by the output", labels=["output", "lane"]
         )

@@ -1,9 +1,9 @@
 """Troubles: what an operator must be told of beside the signals; pure state, with time passed in.
 
-The first of its kind goes out at once. Its like, from the same account at the same listener, are counted for the reason's
-window and then told as one with their ``count``. Of each reason at most 20 are told singly in a minute; all others become
-one trouble at the end of that minute, with their ``count`` and the number of accounts, so that a storm is one line and not
-ten thousand. While a storm goes on, only what was not heard of before is told singly.
+The first of its kind goes out at once. Its like, from the same account at the same listener or output, are counted for the
+reason's window and then told as one with their ``count``. Of each reason at most 20 are told singly in a minute; all
+others become one trouble at the end of that minute, with their ``count`` and the number of accounts, so that a storm is one
+line and not ten thousand. While a storm goes on, only what was not heard of before is told singly.
 """
 
 from collections import Counter
@@ -36,6 +36,9 @@ REASONS = {
     "backlog-full": "an output is at max_backlog and ACKs are withheld",
     "backlog-cleared": "the outputs have caught up",
     "dead-letter": "an output's target refused an event for good; it lies in the output's dead letters",
+    "automation-lost": "an output's automation software does not answer; events wait for it",
+    "automation-restored": "an output's automation software answers again",
+    "does-not-fit": "an account or number had no room in an automation format and went out cut",
     "paths-lost": "many paths were lost at once; the count stands for them",
 }
 WINDOW_SECONDS = 60
@@ -68,7 +71,7 @@ class Trouble:
 
 
 Kind = tuple[str | None, str | None]
-"""Account and listener: what makes two troubles of one reason alike."""
+"""Account, and listener or output: what makes two troubles of one reason alike."""
 
 
 class _Window:
@@ -149,7 +152,7 @@ class Troubles:
         """Return the trouble when it is to go out now, None when it was counted."""
         reason = trouble.reason
         self.happened[reason] += trouble.count
-        kind = (trouble.account, trouble.listener)
+        kind = (trouble.account, trouble.listener or trouble.output)
         windows = self._open.setdefault(reason, {})
         window = windows.get(kind)
         if window is not None:

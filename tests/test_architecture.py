@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "protocols.errors",
     "protocols.dc09 protocols.contact_id protocols.sia_dcs",
+    "protocols.automation",
     "receiver.errors receiver.clock receiver.process",
     "receiver.config",
     "receiver.accounts receiver.journal receiver.clockwatch",

@@ -12,10 +12,12 @@ from protocols.errors import ProtocolError
 
 _BLOCK = re.compile(rb"(?<=\]\[K)[^\]]*")
 _BLOCK_OF_DAMAGE = re.compile(rb"(?<=\[K)[^\]\r\n]*")  # the bracket before it may be what was lost
+# Brackets and underscores stay: where data, blocks and stamp of a body end is told by them, readable or not.
+_STARS = bytes(byte if byte in b"[]_" else ord("*") for byte in range(256))
 
 
 def _stars(match: re.Match[bytes]) -> bytes:
-    return b"*" * len(match[0])
+    return match[0].translate(_STARS)
 
 
 def mask_body(message: Message) -> bytes:

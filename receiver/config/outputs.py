@@ -5,6 +5,7 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
+from receiver.config.automation import AUTOMATION_TYPES
 from receiver.config.settings import JsonlSettings, OutputSettings, Secret, setting
 
 _ADDRESS = re.compile(r"https?://[^\s/]+\S*")
@@ -192,4 +193,5 @@ class KafkaSettings(BusSettings):
 OUTPUT_TYPES: dict[str, type[OutputSettings]] = {
     "jsonl": JsonlSettings, "webhook": WebhookSettings, "nats": NatsSettings, "kafka": KafkaSettings, "mqtt": MqttSettings,
     "redis": RedisSettings, "amqp": AmqpSettings, "postgresql": PostgresqlSettings, "syslog": SyslogSettings,
+    **AUTOMATION_TYPES,
 }  # fmt: skip

@@ -24,6 +24,7 @@ class Repeats:
         self._leaving: list[dict[bytes, int]] = []
         self._marks: deque[tuple[int, int]] = deque()  # (moment, first position at or after it), one a second
         self._oldest = 0  # positions before this have left the window
+        self._last = 0  # the newest position of all
 
     def __len__(self) -> int:
         return sum(map(len, self._slices)) + sum(map(len, self._leaving))
@@ -55,6 +56,7 @@ class Repeats:
         if len(newest) >= self._limit or not 0 <= now_us - self._slice_began_us < self._window_us // 2:
             newest = self._turn(now_us)
         newest.update(positions)
+        self._last = max(self._last, next(reversed(positions.values())))
         if self._leaving:
             self._let_go(2 * len(positions))
 
@@ -78,4 +80,5 @@ class Repeats:
         while len(marks) > 1 and marks[1][0] <= now_us - self._window_us:
             marks.popleft()
         if marks and marks[0][0] <= now_us - self._window_us:
-            self._oldest = marks[1][1] if len(marks) > 1 else marks[0][1] + 1
+            # What was stored after a mark was so within its second: it leaves with the mark.
+            self._oldest = marks[1][1] if len(marks) > 1 else self._last + 1

@@ -146,6 +146,7 @@ class Writer(threading.Thread):
         self._connection: sqlite3.Connection | None = connect(folder.file)
         self._place: Place | None = None
         self._why: Exception = JournalUnavailable("the journal is not open")
+        self._begin()
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over; it is not to be touched again until it is reported."""
@@ -158,7 +159,6 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         """Commit batches until told to stop."""
-        self._begin()
         while (batch := self._work.get()) is not None:
             try:
                 if batch.mend:
@@ -179,7 +179,7 @@ class Writer(threading.Thread):
                 self._connection.close()
 
     def _begin(self) -> None:
-        """Prepare the log, off the way to readiness; if that fails, the first batch tells of it."""
+        """Prepare the log, so that no signal waits for that; if it fails, the first batch tells of it."""
         assert self._connection is not None
         try:
             lengthen_log(self._connection, self._folder.path)

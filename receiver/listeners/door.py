@@ -51,7 +51,6 @@ class TcpListener:
         self._taking = False
         self._exhausted = False  # the last attempt to accept found no descriptor or no memory
         self._at_once = 1  # callers taken in this turn: mostly one comes, and to look for a second costs a tenth of it
-        self._files = files_for_connections()
         self._emptied = asyncio.Event()
 
     async def open(self, sock: socket.socket) -> None:
@@ -75,6 +74,7 @@ class TcpListener:
     def _accept(self) -> None:
         """Take some of the callers in the kernel's queue; the loop comes back for the others."""
         assert self._sock is not None
+        files = files_for_connections()
         for _ in range(self._at_once):
             try:
                 sock, address = self._sock.accept()
@@ -89,7 +89,7 @@ class TcpListener:
             if self._exhausted:
                 self._exhausted = False
                 self.telemetry.accepting_again(listener=self.settings.name)
-            self._let_in(sock, address)
+            self._let_in(sock, address, files)
         self._at_once = min(self._at_once * 2, _MOST_A_TURN)
 
     def _rest(self, error: OSError) -> None:
@@ -100,10 +100,10 @@ class TcpListener:
         )
         self._exhausted = True
 
-    def _let_in(self, sock: socket.socket, address: tuple[str, int]) -> None:
+    def _let_in(self, sock: socket.socket, address: tuple[str, int], files: int) -> None:
         """Make a connection of an accepted socket, or close it where there is no room."""
         source = source_of(address[0])
-        limit = "max-files" if sock.fileno() >= self._files else self.crowd.too_many(source)
+        limit = "max-files" if sock.fileno() >= files else self.crowd.too_many(source)
         if limit:
             stranger = self.crowd.makes_room(limit, source, clock.monotonic())
             if stranger is None:
@@ -146,7 +146,6 @@ class TcpListener:
         """Close, for ever, the connections that have been silent for too long."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            self._files = files_for_connections()
             if not self.stopping:
                 self._take_on()
             now = clock.monotonic()
@@ -200,8 +199,8 @@ class TcpListener:
 def files_for_connections() -> int:
     """Return the descriptor number from which on connections are refused: the system's limit less what others need.
 
-    Descriptors are given out lowest first, so the number of a new one tells how many are in use. Read again at intervals:
-    the limit may be lowered while we run. Of a very low limit the connections get half.
+    Descriptors are given out lowest first, so the number of a new one tells how many are in use. Asked anew each time: the
+    limit may be lowered while we run. Of a very low limit the connections get half.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(soft // 2, soft - RESERVED_FILES) if soft != resource.RLIM_INFINITY else 2**31

@@ -16,6 +16,10 @@ __all__ = ["CLASSES", "Forwarder", "Output", "Surroundings", "build", "check"]
 CLASSES = {
     "jsonl": "JsonlOutput",
     "webhook": "WebhookOutput",
+    "surgard": "build",
+    "ademco685": "build",
+    "dc07": "build",
+    "dc09": "Dc09Output",
     "nats": "NatsOutput",
     "kafka": "KafkaOutput",
     "mqtt": "MqttOutput",
@@ -24,7 +28,7 @@ CLASSES = {
     "postgresql": "PostgresqlOutput",
     "syslog": "SyslogOutput",
 }
-"""The class of each type; it stands in the module ``receiver.outputs.<type>``."""
+"""What makes each type's output, a class or a function; it stands in the module ``receiver.outputs.<type>``."""
 _EXTRAS = {"nats": "nats", "confluent_kafka": "kafka", "aiomqtt": "mqtt", "paho": "mqtt", "redis": "redis"}
 _EXTRAS |= {"aio_pika": "amqp", "aiormq": "amqp", "pamqp": "amqp", "asyncpg": "postgresql"}
 _PACKAGES = {"nats": "nats-py", "kafka": "confluent-kafka", "mqtt": "aiomqtt", "amqp": "aio-pika", "postgresql": "asyncpg"}

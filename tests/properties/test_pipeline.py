@@ -114,7 +114,7 @@ class PipelineMachine(RuleBasedStateMachine):
         return sent.account, sent.token, sent.sequence.upper(), sent.data, stamp
 
     def _full(self, sent: Sent) -> bool:
-        return self.journal.failing or len(self.journal.rows) + self._events(sent) > self.journal.max_backlog
+        return self.journal.failing or len(self.journal.signals()) + self._events(sent) > self.journal.max_backlog
 
     def _events(self, sent: Sent) -> int:
         return EVENTS[sent.data] if sent.token == "SIA-DCS" else 1
@@ -203,7 +203,7 @@ class PipelineMachine(RuleBasedStateMachine):
 
     @rule(room=st.sampled_from([0, 1, 2, 1_000_000]))
     def the_outputs_fall_behind(self, room: int) -> None:
-        self.journal.max_backlog = len(self.journal.rows) + room
+        self.journal.max_backlog = len(self.journal.signals()) + room
 
     # -- what always holds ----------------------------------------------------------------------------------------
 

@@ -357,3 +357,11 @@ def test_repeats_leave_the_window_and_give_their_memory_back() -> None:
     assert repeats.find(b"185", START + 200 * SECOND) is None
     assert len(repeats) < 30
     repeats.add({}, START)
+
+
+def test_the_last_messages_of_a_quiet_site_leave_the_window_too() -> None:
+    repeats = Repeats(600, 1000)
+    repeats.add({b"a": 1}, START)
+    repeats.add({b"b": 2, b"c": 3}, START + SECOND // 2)
+    assert [repeats.find(name, START + 599 * SECOND) for name in (b"a", b"b", b"c")] == [1, 2, 3]
+    assert [repeats.find(name, START + 602 * SECOND) for name in (b"a", b"b", b"c")] == [None, None, None]

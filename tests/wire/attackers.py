@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from protocols import dc09
+from tests.wire import running
 
 SLOW_CONNECTIONS = 2000
 UNKNOWN, KEYED = "F00D", "2B02"
@@ -35,7 +36,7 @@ class Score:
 
 
 def _link(port: int, source: str = "127.0.0.1") -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=2, source_address=(source, 0))
+    return running.connect_from(source, port, timeout=2)
 
 
 def _ready() -> None:

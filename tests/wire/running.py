@@ -19,6 +19,7 @@ from typing import Any
 from protocols import dc09
 from receiver import clock
 
+_BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT of Linux
 PLAIN, KEYED = "1A01", "2B02"
 SECRET = "00112233445566778899AABBCCDDEEFF"
 KEY = dc09.Key.parse(SECRET)
@@ -39,6 +40,24 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+def connect_from(source: str, port: int, timeout: float = 5.0) -> socket.socket:
+    """Connect from an address of 127.0.0.0/8.
+
+    The kernel chooses the port at ``connect``: one chosen at ``bind`` would be nobody else's for the minute after, and a
+    flood would leave no port for other tests.
+    """
+    link = socket.socket()
+    try:
+        link.settimeout(timeout)
+        link.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        link.bind((source, 0))
+        link.connect(("127.0.0.1", port))
+    except OSError:
+        link.close()
+        raise
+    return link
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:

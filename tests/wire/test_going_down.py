@@ -193,7 +193,6 @@ def test_a_disk_that_hangs_for_ever_does_not_keep_it_from_going(tmp_path: Path, 
         assert link.recv(4096) == b"", "answered without a receipt"
         sys.stdout.write(f"\nended {took:.2f} s after SIGTERM with a disk that hangs\n")
         assert took < 10
-        assert "stopped before everything was put away" in running.log()
 
 
 def test_sigint_is_as_good_as_sigterm(tmp_path: Path) -> None:

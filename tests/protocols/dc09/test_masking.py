@@ -83,6 +83,14 @@ def test_data_that_looks_like_a_key_stays_whole_and_means_the_same(data: bytes) 
     assert dc09.mask_body(before) == after.body
 
 
+def test_masking_what_cannot_be_read_moves_no_end_of_data() -> None:
+    tail = b"][K00]123][K" + b"x" * 20 + b"_______:_yyyyyy.]RP]"
+    before = _message(dc09.wrap(b'"S"1267#6[data' + tail))
+    after = dc09.read_body(before.envelope, dc09.mask_body(before))
+    assert before.data == after.data == b"data"
+    assert b"x" not in after.body
+
+
 def test_a_key_in_a_frame_that_is_no_message_is_masked() -> None:
     raw = dc09.wrap(b'"adm-cid"0001L0#1234[#1234|1602 00 000[K' + SECRET + b"]")
     assert SECRET not in dc09.mask_keys(raw)

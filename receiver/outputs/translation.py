@@ -1,0 +1,175 @@
+"""What an event says to automation software, in the two vocabularies it may know: Contact ID and SIA.
+
+A signal keeps its own vocabulary; the other is made by the tables only for a side that cannot take the original. Our own
+events are told in Contact ID: a lost path is 350 of its account, restored when the path is; troubles are system or
+communication troubles of our own account. Contact ID 423 that the account's dialect makes a duress goes out as 121: sent as
+it came, an operator would read a forced door.
+"""
+
+import re
+from typing import NamedTuple
+
+from protocols import dc09, sia_dcs
+from protocols.automation import conversion
+from protocols.contact_id import ContactId, Qualifier
+from protocols.errors import DoesNotFit, NoEquivalent, ProtocolError
+from protocols.sia_dcs import SiaEvent
+from receiver import events, payloads
+from receiver.events import OutEvent
+from receiver.journal import Kind
+
+_QUALIFIERS = {"new": Qualifier.NEW, "restore": Qualifier.RESTORE, "previous": Qualifier.PREVIOUS}
+_TROUBLE_CODES = {
+    # An account may be impersonated, or its panel swapped.
+    "plaintext-refused": "362", "downgraded": "362", "replayed": "362", "second-address": "362",
+    # Messages that could not be taken, or not be handed on.
+    "undecryptable": "354", "unknown-account": "354", "unknown-token": "354", "reflected-reply": "354",
+    "sequence-reused": "354", "block-account-differs": "354", "dead-letter": "354", "does-not-fit": "354",
+    # Links, ours and the panels'.
+    "automation-lost": "350", "automation-restored": "350", "paths-lost": "350",
+    # Room: the log is nearly full, or full.
+    "disk-low": "623", "disk-cleared": "623", "backlog-high": "623", "backlog-full": "624", "backlog-cleared": "624",
+    "clock-stepped": "626", "clock-behind-journal": "626", "clock-unsynchronised": "626", "clock-suspect": "626",
+}  # fmt: skip
+_OTHER_TROUBLE = "300"
+_OF_THE_ACCOUNT = ("plaintext-refused", "downgraded", "replayed", "second-address", "undecryptable", "sequence-reused")
+_PATH_CODE = "350"
+_RESTORED = ("-restored", "-recovered", "-cleared")
+_FORCED_ACCESS, _DURESS = "423", "121"
+_UNSAFE = re.compile(rb"[\x00-\x1f\x7f]")
+_ROUND = bytes.maketrans(b"[]", b"()")
+
+
+class Told(NamedTuple):
+    """One event for automation software, in the vocabulary it came in.
+
+    ``block`` is SIA as it came, None when it has to be written from ``sia``; ``user`` says that its number is a user's,
+    ``own`` that it is no panel's signal.
+    """
+
+    account: str
+    contact_id: ContactId | None
+    sia: SiaEvent | None = None
+    block: bytes | None = None
+    user: bool = False
+    own: bool = False
+
+    def as_contact_id(self, cut: bool = False) -> tuple[ContactId, bool]:
+        """Return the event in Contact ID, partition of 2 and number of 3 digits, and whether it was converted.
+
+        Raises:
+            NoEquivalent: the tables have no Contact ID code for it.
+            DoesNotFit: a number has no room.
+        """
+        if self.contact_id is not None:
+            return _to_width(self.contact_id, cut), False
+        assert self.sia is not None
+        return _to_width(conversion.to_contact_id(self.sia), cut), True
+
+    def as_sia(self) -> tuple[bytes, bool]:
+        """Return the event as a SIA block, and whether it was converted.
+
+        Raises:
+            NoEquivalent: the tables have no SIA code for it.
+        """
+        if self.block is not None:
+            return self.block, False
+        sia = self.sia if self.contact_id is None else self._converted(self.contact_id)
+        assert sia is not None
+        return _safe(sia_dcs.encode((sia,)).encode("utf-8")), self.contact_id is not None
+
+    def _converted(self, event: ContactId) -> SiaEvent:
+        """Return the SIA event for a Contact ID one; of our own, a plain system trouble where the tables have none."""
+        try:
+            return conversion.to_sia(event)
+        except NoEquivalent:
+            if not self.own:
+                raise
+            return conversion.to_sia(ContactId(event.qualifier, _OTHER_TROUBLE, event.partition, event.zone_or_user))
+
+
+def tell(event: OutEvent, own_account: str) -> Told:
+    """Return what an event says.
+
+    Raises:
+        NoEquivalent: nothing that either vocabulary could say: a payload nobody could read, or a format of its own.
+        ProtocolError: the stored bytes are damaged; so say ``ValueError`` and ``LookupError``.
+    """
+    data = event.cloud_event["data"]
+    if "reason" in data:  # a trouble, or an event of any kind that could not be read again
+        code = _TROUBLE_CODES.get(data["reason"], _OTHER_TROUBLE)
+        qualifier = Qualifier.RESTORE if data["reason"].endswith(_RESTORED) else Qualifier.NEW
+        account = data["account"] if data["reason"] in _OF_THE_ACCOUNT else None
+        return Told(account or own_account, ContactId(qualifier, code, "00", "000"), own=True)
+    if event.stored.row.kind == Kind.PATH:
+        qualifier = Qualifier.RESTORE if data["state"] == "restored" else Qualifier.NEW
+        return Told(data["account"], ContactId(qualifier, _PATH_CODE, "00", "000"), own=True)
+    if data["event_code"] is None:
+        raise NoEquivalent(f"its payload ({data['token']}) can be told in no automation format; it stands in the journal")
+    if data["protocol"] == "contact-id":
+        return _told_contact_id(event)
+    return _told_sia(event)
+
+
+def _told_contact_id(event: OutEvent) -> Told:
+    data = event.cloud_event["data"]
+    code, user = data["event_code"], data["user"] is not None
+    if code == _FORCED_ACCESS and data["duress"]:
+        code, user = _DURESS, True
+    number = data["user"] if data["user"] is not None else data["zone"]
+    contact_id = ContactId(_QUALIFIERS[data["qualifier"]], code, data["partition"].upper(), number.upper())
+    return Told(data["account"], contact_id, user=user)
+
+
+def _told_sia(event: OutEvent) -> Told:
+    message = events.reopen(event.stored)
+    block = _block(message)
+    found = sia_dcs.decode(payloads.to_text(block)[0])
+    one = found[event.stored.row.number]
+    as_it_came = _safe(block) if len(found) == 1 and block[:1] in (b"N", b"O") else None
+    return Told(message.envelope.address.account, None, one, as_it_came, user=event.cloud_event["data"]["user"] is not None)
+
+
+def _block(message: dc09.Message) -> bytes:
+    """Return the data without the account in front, as bytes: its texts have no agreed charset."""
+    text, _ = payloads.to_text(message.data)
+    rest, _ = payloads.split_account(text, message.envelope.address.account)
+    block = message.data if rest == text else message.data.partition(b"|")[2]
+    try:
+        sia_dcs.decode(payloads.to_text(block)[0])
+    except ProtocolError:  # the account may be missing and the bar be the block's own
+        return message.data
+    return block
+
+
+def _safe(block: bytes) -> bytes:
+    """Take out of a panel's text what would end the frame, so that no panel can write a report of another account."""
+    return _UNSAFE.sub(b" ", block).translate(_ROUND)
+
+
+def _to_width(event: ContactId, cut: bool) -> ContactId:
+    """Return the event with a partition of 2 digits and a number of 3: zeros in front come or go, nothing else.
+
+    Told to ``cut``, 99 or 999 stands for what has no room.
+
+    Raises:
+        DoesNotFit: a number has no room.
+    """
+    partition, number = event.partition.lstrip("0").rjust(2, "0"), event.zone_or_user.lstrip("0").rjust(3, "0")
+    if not cut and (len(partition) > 2 or len(number) > 3):
+        raise DoesNotFit(f"partition {event.partition} or number {event.zone_or_user} has no room in 2 and 3 digits")
+    partition, number = "99" if len(partition) > 2 else partition, "999" if len(number) > 3 else number
+    return ContactId(event.qualifier, event.event_code, partition, number)
+
+
+def fitted(account: str, digits: int, cut: bool) -> str:
+    """Return the account with zeros in front, in capitals; told to ``cut``, its last digits.
+
+    Raises:
+        DoesNotFit: it is longer.
+    """
+    if cut:
+        account = account[-digits:]
+    if len(account) > digits:
+        raise DoesNotFit(f"account {account} has no room in {digits} digits")
+    return account.upper().rjust(digits, "0")

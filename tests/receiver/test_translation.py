@@ -1,0 +1,166 @@
+"""What an event says to automation software, whatever a panel sent."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols import dc09
+from protocols.contact_id import ContactId, Qualifier
+from protocols.errors import DoesNotFit, NoEquivalent, ProtocolError
+from receiver import payloads
+from receiver.accounts import Accounts
+from receiver.config import load
+from receiver.config.automation import SurgardSettings
+from receiver.errors import ConfigError, EventRefused
+from receiver.events import OutEvent, render_or_tell
+from receiver.journal import Kind, Origin, Row, Stored
+from receiver.outputs import Surroundings, automation, surgard
+from receiver.outputs.translation import Told, fitted, tell
+from receiver.telemetry import Telemetry
+from receiver.troubles import REASONS
+
+ORIGIN = Origin("1", "2", "main", "tcp")
+
+
+def _event(kind: Kind, raw: bytes = b"", body: dict[str, Any] | None = None, duress: int = 0, number: int = 0) -> OutEvent:
+    stored_body = None if body is None else json.dumps(body).encode()
+    row = Row(kind.value, 1, 5, duress, 1, None, b"i" * 16, number, 1, "", "", raw, stored_body)
+    return render_or_tell(Stored(7, row, ORIGIN), Accounts({}))
+
+
+def _signal(token: str, data: bytes, duress: int = 0, number: int = 0, account: str = "1234") -> OutEvent:
+    return _event(Kind.SIGNAL, dc09.encode(token, "0001", dc09.Address(None, "0", account), data), None, duress, number)
+
+
+def test_a_path_is_a_communication_trouble_of_its_account_and_restored_with_it() -> None:
+    path = {"account": "1234", "listener": "main", "state": "lost", "last_seen": "", "interval_seconds": 60}
+    assert tell(_event(Kind.PATH, body=path), "0000").contact_id == ContactId(Qualifier.NEW, "350", "00", "000")
+    told = tell(_event(Kind.PATH, body=path | {"state": "restored"}), "0000")
+    assert (told.account, told.own) == ("1234", True)
+    assert told.contact_id == ContactId(Qualifier.RESTORE, "350", "00", "000")
+
+
+@pytest.mark.parametrize("reason", sorted(REASONS))
+def test_every_trouble_can_be_told_in_both_vocabularies(reason: str) -> None:
+    told = tell(_event(Kind.TROUBLE, body={"reason": reason, "account": "12345678901", "text": ""}), "0000")
+    assert told.contact_id is not None
+    assert told.account in ("0000", "12345678901")
+    assert (told.contact_id.qualifier is Qualifier.RESTORE) is reason.endswith(("-restored", "-recovered", "-cleared"))
+    assert told.as_sia()[0].startswith(b"N")
+
+
+def test_an_event_whose_stored_bytes_are_damaged_is_told_as_a_trouble_of_our_own() -> None:
+    told = tell(_event(Kind.SIGNAL, b"\nno frame"), "0000")
+    assert (told.account, told.contact_id) == ("0000", ContactId(Qualifier.NEW, "300", "00", "000"))
+
+
+@pytest.mark.parametrize(("token", "data"), [("FBI-SF", b"abc"), ("ADM-CID", b"what is this"), ("SIA-DCS", b"#1234|")])
+def test_what_no_vocabulary_can_say_is_refused_for_ever_and_never_guessed(token: str, data: bytes) -> None:
+    with pytest.raises(NoEquivalent):
+        tell(_signal(token, data), "0000")
+    with pytest.raises(EventRefused) as caught:
+        Frames().of(_signal(token, data))
+    assert caught.value.for_ever
+
+
+def test_zeros_in_front_of_numbers_come_and_go_and_nothing_else_does() -> None:
+    def written(partition: str, number: str, cut: bool = False) -> tuple[str, str]:
+        event, _ = Told("1234", ContactId(Qualifier.NEW, "130", partition, number)).as_contact_id(cut)
+        return event.partition, event.zone_or_user
+
+    assert written("1", "7") == ("01", "007")
+    assert written("001", "000015") == ("01", "015")
+    assert written("100", "1000", cut=True) == ("99", "999")
+    for wrong in (("100", "001"), ("01", "1000")):
+        with pytest.raises(DoesNotFit):
+            written(*wrong)
+
+
+def test_an_account_is_cut_only_when_that_is_asked_for() -> None:
+    assert (fitted("12a", 4, cut=False), fitted("12345", 4, cut=True)) == ("012A", "2345")
+    with pytest.raises(DoesNotFit):
+        fitted("12345", 4, cut=False)
+
+
+class Frames:
+    """The frames an output would send, without a line."""
+
+    def __init__(self, **settings: Any) -> None:
+        surroundings = Surroundings("1", None, Telemetry(), lambda _trouble: None, lambda _trouble: None)  # type: ignore[arg-type]
+        self._output = surgard.build(SurgardSettings(name="x", type="surgard", **settings), surroundings)
+
+    def of(self, event: OutEvent) -> bytes:
+        return self._output.frame(event, "0001")
+
+
+texts = st.binary(max_size=80) | st.text("NOLAri1d5HBPt:/^|*+-0F #]\x14[", max_size=60).map(str.encode)
+accounts = st.text("0123456789ABCDEFGz", min_size=1, max_size=16)
+
+
+@given(st.sampled_from(["SIA-DCS", "ADM-CID", "ITI-I"]), texts, accounts, st.sampled_from(["widen", "refuse", "trouble"]))
+def test_whatever_a_panel_sent_is_one_frame_of_its_own_account_or_refused(
+    token: str, data: bytes, account: str, overflow: str
+) -> None:
+    raw = dc09.encode(token, "0001", dc09.Address(None, "0", account), data)
+    try:
+        found = dc09.split_datagram(raw)
+        assert isinstance(found[0], dc09.Frame)
+        count = len(payloads.decode(dc09.unseal(dc09.open_envelope(found[0]), None)))
+    except ProtocolError:
+        return
+    frames = Frames(overflow=overflow)
+    for number in range(count):
+        try:
+            frame = frames.of(_signal(token, data, number=number, account=account))
+        except EventRefused:
+            continue
+        assert frame.count(b"\x14") == 1
+        assert frame[-1] == 0x14
+        assert frame.startswith((b"501001 18", b"Q01001 58", b"S01001[#")), frame
+        shown = account.upper() if overflow != "trouble" else account.upper()[-4:]
+        assert shown.encode() in frame.upper()
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ('type = "surgard"\nline = "01"', "line is '01'; it must be 1, 3 or 7 hex digits"),
+        ('type = "surgard"\nallow = ["nonsense"]', "allow holds 'nonsense'"),
+        ('type = "surgard"\nforms = []', "forms is empty"),
+        ('type = "surgard"\nsia_digits = 17', "sia_digits is 17; it must be 4 to 16"),
+        ('type = "surgard"\nmode = "client"\nport = 0', "port is 0"),
+        ('type = "ademco685"\noverflow = "widen"', "overflow is 'widen'; it can be refuse, trouble"),
+        ('type = "dc07"\nforms = []', "forms is empty"),
+        ('type = "dc09"', "host or port is missing"),
+        ('type = "dc09"\nhost = "127.0.0.1"\nkey = "too short"', "this one has 9 characters"),
+    ],
+)
+def test_a_mistake_in_a_link_has_a_sentence_of_its_own(tmp_path: Any, settings: str, wanted: str) -> None:
+    file = tmp_path / "receiver.toml"
+    file.write_text(f"[[outputs]]\n{settings}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    assert len(caught.value.mistakes) == 1
+    assert wanted in caught.value.mistakes[0]
+    assert "too short" not in caught.value.mistakes[0]
+
+
+def test_an_event_of_ours_that_went_out_from_memory_is_not_told_a_second_time() -> None:
+    once = automation.Once()
+    trouble = _event(Kind.TROUBLE, body={"reason": "journal-unwritable", "account": None, "text": ""})
+    signal = _signal("ADM-CID", b"#1234|1130 01 001")
+    assert not once.has(trouble)
+    for event in (trouble, signal):
+        once.add(event)
+    assert once.has(trouble)
+    assert not once.has(signal)  # the same id twice is a repeat the journal would not have stored
+    for number in range(600):
+        once.add(trouble._replace(cloud_event={**trouble.cloud_event, "id": str(number)}))
+    assert not once.has(trouble)
+
+
+def test_an_answer_is_one_byte_and_all_else_is_nothing() -> None:
+    assert [answer.value for answer, _ in automation.read_bytes(b"x\x06\x00\x15y")] == ["ack", "nak"]
