@@ -234,8 +234,8 @@ class Mosquitto(Server):
     def command(self) -> list[str]:
         config = self.folder / "mosquitto.conf"
         config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence true\nmax_queued_messages 0\n"
-            f"persistence_location {self.folder}/\nuser root\n", "utf-8",
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence true\n"
+            f"max_queued_messages 0\npersistence_location {self.folder}/\nuser root\n", "utf-8",
         )  # fmt: skip
         return [self.path, "-c", str(config)]
 
