@@ -70,7 +70,7 @@ class Forwarder:
         """Look each second whether a command wants dead letters to go out again."""
         while True:
             for file, positions in orders.waiting(self._data_dir, self._settings.name):
-                with contextlib.suppress(JournalUnavailable):  # then the order stays
+                with contextlib.suppress(JournalUnavailable, OSError):  # then the order stays
                     await self.dead_letters.recall(positions)
                     file.unlink(missing_ok=True)
                     self._stored.set()
