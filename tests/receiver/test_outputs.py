@@ -18,7 +18,7 @@ from receiver.config import JournalSettings, JsonlSettings, OutputSettings
 from receiver.errors import ConfigError, DeliveryError, EventRefused
 from receiver.events import OutEvent, render
 from receiver.journal import Journal, Lane, Origin, Reader, Row, Stored
-from receiver.outputs import Forwarder, Surroundings, orders, templates
+from receiver.outputs import Forwarder, Surroundings, forwarder, orders, templates
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
 
@@ -182,6 +182,25 @@ def test_what_a_library_did_not_foresee_is_an_outage_and_does_not_end_the_receiv
         await stage.forward(lambda: len(stage.target.taken) == 3)
         assert stage.target.numbers() == [1, 2, 3]
         assert stage.telemetry.delivery_failures["bus"] == 3
+
+    Stage(tmp_path).play(story)
+
+
+def test_what_stands_beside_the_deliveries_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder, "_STAND_AGAIN_SECONDS", 0.0)
+
+    async def story(stage: Stage) -> None:
+        failures = [DeliveryError("the port is taken"), ValueError("ours")]
+        begun: list[int] = []
+
+        async def run() -> None:
+            begun.append(1)
+            if failures:
+                raise failures.pop()
+
+        stage.target.run = run  # type: ignore[method-assign]
+        await stage.store(1)
+        await stage.forward(lambda: len(begun) == 3 and len(stage.target.taken) == 1)
 
     Stage(tmp_path).play(story)
 
