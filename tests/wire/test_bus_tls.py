@@ -34,17 +34,20 @@ class SecureNats(Nats):
     def command(self) -> list[str]:
         command = super().command()
         config = Path(command[2])
-        told = f'tls {{ cert_file: "{self.certificates}/good.pem", key_file: "{self.certificates}/good.key" }}\n'
+        told = "authorization { user: receiver, password: secret }\n"
+        told += f'tls {{ cert_file: "{self.certificates}/good.pem", key_file: "{self.certificates}/good.key" }}\n'
         config.write_text(config.read_text("utf-8") + told, "utf-8")
         return command
 
 
 @pytest.mark.parametrize("trusted", ["good", "other"])
-def test_nats_is_trusted_by_its_certificate(tmp_path: Path, certificates: Path, trusted: str) -> None:
+def test_nats_is_trusted_by_its_certificate_and_trusts_our_password(
+    tmp_path: Path, certificates: Path, trusted: str
+) -> None:
     server = SecureNats(tmp_path / "server")
     server.certificates = certificates
     server.start()
-    more = f'tls = true\nca_file = "{certificates}/{trusted}.pem"'
+    more = f'user = "receiver"\npassword = "secret"\ntls = true\nca_file = "{certificates}/{trusted}.pem"'
     try:
         with Running(tmp_path / "receiver", outputs=server.toml(more)) as running:
             running.tcp(frame("0001"))

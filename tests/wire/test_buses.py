@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.wire.running import PLAIN, Running, frame, wait_until
-from tests.wire.servers import SERVERS, Server
+from tests.wire.servers import SERVERS, Mosquitto, Server
 
 PANELS = [f"A{n:03X}" for n in range(4)]
 WAITING = int(os.environ.get("WAITING", "200"))
@@ -103,6 +103,10 @@ def test_a_duress_comes_first_and_nothing_is_lost_over_kills_of_server_and_recei
     found = signals(server.events())
     lost = {event["id"] for event in stored} - {event["id"] for event in found}
     print(f"{server.kind}: {len(stored)} stored, {len(found)} found, {CYCLES} kills of each side, lost {len(lost)}")
+    if isinstance(server, Mosquitto):
+        states = {event["data"]["account"]: event["id"] for event in server.states()}
+        assert set(states) == set(PANELS)
+        assert set(states.values()) <= {event["id"] for event in stored}
     assert next(n for n, event in enumerate(found) if event["data"]["duress"]) < 50
     if server.sure:
         check(found, stored, server.once)

@@ -260,7 +260,8 @@ def test_a_damaged_journal_is_kept_aside_and_told_and_the_receiver_starts(tmp_pa
         assert len(running.tcp(*[frame(s) for s in sequences], replies=300)) == 300
         wait_until(lambda: len(running.events()) == 300)
         assert running.stop() == 0
-        _damage(tmp_path / "data" / "journal.sqlite", 8 * 4096, 4096)
+        file = tmp_path / "data" / "journal.sqlite"
+        _damage(file, file.read_bytes().index(b'"ADM-CID"0100') // 4096 * 4096, 4096)
         running.start()
         told = wait_until(lambda: troubles(running, "journal-damaged"))[0]["data"]
         kept = running.export()
