@@ -234,13 +234,13 @@ class Mosquitto(Server):
     def command(self) -> list[str]:
         config = self.folder / "mosquitto.conf"
         config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\nmax_queued_messages 0\n"
-            f"persistence_location {self.folder}/\nuser root\n", "utf-8",
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence true\n"
+            f"max_queued_messages 0\npersistence_location {self.folder}/\nuser root\n", "utf-8",
         )  # fmt: skip
         return [self.path, "-c", str(config)]
 
     def settings(self) -> str:
-        return f'port = {self.port}\nstate_topic = "states/{{account}}"\n'
+        return f"port = {self.port}\n"
 
     def _read(self, topic: str, clean: bool, seconds: float) -> list[dict[str, Any]]:
         """Subscribe, and read until nothing comes for so long."""
