@@ -50,6 +50,7 @@ class Forwarder:
         self._failures = 0
         self._oldest: dict[Lane, tuple[int, int] | None] = dict.fromkeys(Lane)  # position; since when, in steady time
         self._spans: dict[Lane, Span] = {}
+        self._ahead: dict[Lane, set[int]] = {lane: set() for lane in Lane}  # taken, though one before them was not
         self.cursors: dict[Lane, Cursor] = {lane: journal.cursor(settings.name, lane) for lane in Lane}
         self.dead_letters = DeadLetters(settings, journal, reader.count_dead(settings.name), surroundings)
         self.accounts: Accounts | None = None
@@ -126,18 +127,21 @@ class Forwarder:
 
     async def _hand_over(self, lane: Lane, batch: Sequence[Stored]) -> None:
         """Deliver what is wanted of a batch and move the cursor past what was taken, however it ends."""
-        wanted = await self._render([stored for stored in batch if self._filter.takes_row(stored)])
+        ahead = self._ahead[lane]
+        wanted = await self._render([s for s in batch if self._filter.takes_row(s) and s.position not in ahead])
         sent_us = clock.now_us()
         try:
             if wanted:
                 await self._deliver(wanted)
         except DeliveryError as error:
             self._passed(lane, batch, wanted, error.taken, sent_us)
+            ahead.update([wanted[number].stored.position for number in error.also])
             if not isinstance(error, EventRefused):
                 raise
             await self._refused(lane, wanted[error.taken], error)
         else:
             self._passed(lane, batch, wanted, len(wanted), sent_us)
+        ahead.difference_update([stored.position for stored in batch if stored.position <= self.cursors[lane].position])
 
     async def _deliver(self, events: Sequence[OutEvent]) -> None:
         """Hand events to the output. What its library did not foresee is an outage: it must not end the reception.
@@ -224,7 +228,8 @@ class Forwarder:
             await self._deliver(events)
         except DeliveryError as error:
             refused = events[error.taken] if isinstance(error, EventRefused) else None
-            await self.dead_letters.settle(events[: error.taken], refused, error)
+            taken = [*events[: error.taken], *[events[number] for number in sorted(error.also)]]
+            await self.dead_letters.settle(taken, refused, error)
             if refused is None:
                 raise
         else:

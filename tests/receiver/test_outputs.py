@@ -132,6 +132,24 @@ def test_after_a_failure_batches_are_small_and_what_is_urgent_goes_first(tmp_pat
     Stage(tmp_path).play(story)
 
 
+def test_what_was_taken_behind_a_failure_does_not_come_again(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        errors = iter([EventRefused("not this one", 2, also=[3, 5]), DeliveryError("away", 0, [1])])
+
+        def fail(events: Sequence[OutEvent]) -> DeliveryError | None:
+            error = next(errors, None)
+            if error is not None:
+                stage.target.taken += [events[number] for number in sorted(error.also)]
+            return error
+
+        stage.target.fails = fail
+        await stage.store(8)
+        await stage.forward(lambda: len(stage.target.taken) == 8)
+        assert stage.target.numbers() == [4, 6, 1, 2, 5, 3, 7, 8]
+
+    Stage(tmp_path).play(story)
+
+
 def test_a_refusal_for_ever_is_not_tried_again_and_is_told(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         def refuse(events: Sequence[OutEvent]) -> DeliveryError | None:
