@@ -16,13 +16,33 @@ from pathlib import Path
 from typing import Any
 
 from receiver.telemetry import DELIVERY_BUCKETS as _DELIVERY_BUCKETS
-from tests.wire.running import Running
+from tests.wire.automation import Automation
+from tests.wire.running import Running, free_port
 from tests.wire.servers import SERVERS, Server
 
-WANTED = {"nats": 10_000}
+WANTED = {"nats": 10_000, "surgard": 0}
 WANTED_ELSE = 5_000
 _RECEIVER, _OTHERS = {0}, {1}
 _ACCOUNTS = "account,name\n" + "".join(f"{0xA000 + n:04X},panel {n}\n" for n in range(2000))
+
+
+class Centre(Server):
+    """Automation software that acknowledges each event at once."""
+
+    kind = "surgard"
+
+    def __init__(self, _folder: Path) -> None:
+        self.port, self.process = free_port(), None
+        self._automation = Automation(self.port)
+
+    def toml(self, more: str = "") -> str:
+        return f'[[outputs]]\nname = "bus"\ntype = "surgard"\nport = {self.port}\n{more}\n'
+
+    def start(self) -> None:
+        self._automation.start()
+
+    def end(self) -> None:
+        self._automation.stop()
 
 
 def _pin(pid: int, cores: set[int]) -> None:
@@ -112,7 +132,8 @@ def measure(only: str, count: int, seconds: float) -> list[dict[str, Any]]:
         title = f"{'output':<12} {'events/s':>9} {'wanted':>7} {'CPU µs':>7}"
         print(f"\n{title}   at 1,000 signals/s: ACK latency, 99 % of the duress delivered")
         print(f"{'none':<37}   p50 {base['p50_ms']:.2f} p99 {base['p99_ms']:.2f} ms")
-        for made in SERVERS:
+        makes: tuple[type[Server], ...] = (*SERVERS, Centre)
+        for made in makes:
             if only and made.kind not in only:
                 continue
             folder = Path(name) / made.kind
