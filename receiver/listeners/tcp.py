@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, cast
 
 from protocols.dc09 import Damage, Frame, Framer
 from receiver import clock
+from receiver.arrivals import Arrival, Route
 from receiver.listeners.budget import source_of
-from receiver.listeners.inhand import InHand
 from receiver.listeners.sockets import shown
-from receiver.pipeline import Route
 
 if TYPE_CHECKING:
     from receiver.listeners.door import TcpListener
@@ -30,21 +29,21 @@ class Connection(asyncio.Protocol):
     """One panel's connection."""
 
     __slots__ = (
-        "_answers", "_began", "_closing", "_closing_since", "_eof", "_framer", "_full", "_handle", "_heard", "_held",
+        "_answers", "_began", "_closing", "_closing_since", "_eof", "_framer", "_full", "_heard", "_held",
         "_held_at", "_held_since", "_listener", "_noise_bytes", "_proven", "_reading_ended", "_route", "_settings",
-        "_telemetry", "_transport", "_unread_since", "opened", "source",
+        "_take_arrival", "_telemetry", "_transport", "_unread_since", "opened", "source",
     )  # fmt: skip
 
     def __init__(self, listener: "TcpListener", address: tuple[str, int]) -> None:
         self._listener = listener
         self._settings = listener.settings
         self._telemetry = listener.telemetry
-        self._handle = listener.handle
+        self._take_arrival = listener.take
         self.source = source_of(address[0])
         self._route = Route(listener.settings.name, "tcp", shown(address), listener.origin, self._spend)
         self._transport = cast("asyncio.Transport", None)  # until the loop's next turn
         self._framer = Framer()
-        self._answers: list[InHand] = []  # an empty deque holds 600 bytes, and most connections are idle
+        self._answers: list[Arrival] = []  # an empty deque holds 600 bytes, and most connections are idle
         self.opened = self._began = clock.monotonic()
         self._heard: float | None = None  # when the last frame came; none came from a stranger
         self._noise_bytes = 0  # since the last frame
@@ -108,9 +107,9 @@ class Connection(asyncio.Protocol):
             if isinstance(found, Frame):
                 self._heard = self._began = arrived
                 self._noise_bytes = 0
-                answer = InHand(self._handle(found, self._route), arrived, self._finished)
-                answers.append(answer)
-                answer.begin()
+                arrival = Arrival(found, self._route, self, arrived)
+                answers.append(arrival)
+                self._take_arrival(arrival)
             else:
                 self._listener.handle_damage(found, self._route)
             if self._reading_ended:
@@ -133,15 +132,13 @@ class Connection(asyncio.Protocol):
         self._end("refused-too-often")
         return False
 
-    def _finished(self, answer: InHand) -> None:
+    def answered(self, arrival: Arrival, now: float) -> None:
         """Write every reply that is ready and has none before it that is not."""
-        if answer.error is not None:
-            self._telemetry.crashed("handling a frame", answer.error)
         answers = self._answers
-        if answers[0] is not answer:  # it stays in the list until it is written here
+        if not answers or answers[0] is not arrival:  # written with an earlier one, or it waits for one
             return
         replies = b""
-        now, observe = clock.monotonic(), self._telemetry.ack_seconds.observe
+        observe = self._telemetry.ack_seconds.observe
         count = 0
         for ready in answers:
             if not ready.done:
