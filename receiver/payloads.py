@@ -57,9 +57,15 @@ class Event(NamedTuple):
 
 def decode(message: dc09.Message, dialect: str = "") -> tuple[Event, ...]:
     """Return the events of a message, at least one; a link test has none."""
-    token = message.envelope.token
+    envelope = message.envelope
+    token = envelope.token
     if token == dc09.LINK_TEST:
         return ()
+    if token == "ADM-CID":
+        front, _, rest = message.data.partition(b"|")
+        # The account in front of the event is the header's, written alike, as nearly always; "#" stands once in an echo.
+        if front[:1] == b"#" and envelope.echo.endswith(front) and (ordinary := _ordinary_contact_id(rest, dialect)):
+            return ordinary
     text, clean = to_text(message.data)
     flags = () if clean else ("charset",)
     if token == "ADM-CID":
@@ -113,6 +119,15 @@ def _contact_id(text: str, header_account: str, dialect: str, flags: tuple[str, 
 
 
 @lru_cache(maxsize=8192)  # the same few thousand texts come over and over: 0.1 µs in place of 3
+def _ordinary_contact_id(raw: bytes, dialect: str) -> tuple[Event, ...]:
+    """Return the event without its account; nothing when there is anything to be said about it beside its meaning."""
+    text, clean = to_text(raw)
+    try:
+        return (_contact_id_event(text, dialect),) if clean else ()
+    except ContactIdError:
+        return ()
+
+
 def _contact_id_event(text: str, dialect: str) -> Event:
     event = contact_id.decode(text)
     code, number = event.event_code, event.zone_or_user

@@ -8,16 +8,12 @@ Source: SIA DC-07 names the CRC, its printed table holds one wrong entry; the pa
 import binascii
 import sys
 from array import array
+from collections.abc import Callable
 
 import crcmod
 
-_arc = crcmod.mkCrcFun(0x18005, initCrc=0, rev=True, xorOut=0)
-
-
-def crc16(data: bytes) -> int:
-    """Return the CRC-16/ARC of ``data``, 0 to 0xFFFF."""
-    crc: int = _arc(data)
-    return crc
+crc16: Callable[[bytes], int] = crcmod.mkCrcFun(0x18005, initCrc=0, rev=True, xorOut=0)
+"""Returns the CRC-16/ARC of bytes, 0 to 0xFFFF."""
 
 
 def _all_texts() -> list[bytes]:
