@@ -109,10 +109,9 @@ class Pipeline:
             account = self.accounts.find(envelope.address.account)
             key = self.accounts.key_for(account)
             message = dc09.unseal(envelope, key)  # decrypts when the token starts with *
-            policy.check_plaintext(envelope, account)
-            suspect = policy.check_clock(message, account, self.clock_settings, now_us, self._watch, steady_us)
-            policy.check_account(envelope, account, self.accounts.accept_unknown)
-            policy.check_token(envelope)
+            suspect = policy.check(
+                message, account, self.accounts.accept_unknown, self.clock_settings, now_us, self._watch, steady_us
+            )
             heard = self.senders.heard(message, account, key, route, steady_us)  # refuses nothing
             if heard.notices:
                 self._notice(heard.notices, envelope, route, now_us)

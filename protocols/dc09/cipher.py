@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from protocols.errors import KeyFormatError, Undecryptable
 
 BLOCK_BYTES = 16
-_ZERO_IV = bytes(BLOCK_BYTES)
 _HEX_KEY = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{48}|[0-9A-Fa-f]{64}")
 _FORBIDDEN_IN_PAD = bytes.maketrans(b"|[]", b"zyx")
 _POOL_BYTES = 4096
@@ -102,19 +101,19 @@ class Key:
         """Undo CBC with a zero IV; ``ciphertext`` is whole blocks."""
         if self._decrypt is None:
             self._decrypt = Cipher(algorithms.AES(self._secret), modes.ECB()).decryptor().update  # noqa: S305 - CBC is made of it
-        mixed = int.from_bytes(self._decrypt(ciphertext), "big")
-        chain = int.from_bytes(_ZERO_IV + ciphertext[:-BLOCK_BYTES], "big")
-        return (mixed ^ chain).to_bytes(len(ciphertext), "big")
+        mixed = int.from_bytes(self._decrypt(ciphertext))
+        chain = int.from_bytes(ciphertext[:-BLOCK_BYTES])  # one block shorter: the first one's chain is zero
+        return (mixed ^ chain).to_bytes(len(ciphertext))
 
     def encrypt(self, plaintext: bytes) -> bytes:
         """Do CBC with a zero IV; ``plaintext`` is whole blocks."""
         if self._encrypt is None:
             self._encrypt = Cipher(algorithms.AES(self._secret), modes.ECB()).encryptor().update  # noqa: S305 - CBC is made of it
-        block: bytes = self._encrypt(plaintext[:BLOCK_BYTES])
-        ciphertext = block
-        for at in range(BLOCK_BYTES, len(plaintext), BLOCK_BYTES):
-            mixed = int.from_bytes(plaintext[at : at + BLOCK_BYTES], "big") ^ int.from_bytes(block, "big")
-            block = self._encrypt(mixed.to_bytes(BLOCK_BYTES, "big"))
+        encrypt, number, size = self._encrypt, int.from_bytes, BLOCK_BYTES  # an ACK has two blocks: names cost a tenth of it
+        ciphertext = block = encrypt(plaintext[:size])
+        for at in range(size, len(plaintext), size):
+            mixed = number(plaintext[at : at + size]) ^ number(block)
+            block = encrypt(mixed.to_bytes(size))
             ciphertext += block
         return ciphertext
 

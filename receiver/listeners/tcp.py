@@ -84,7 +84,8 @@ class Connection(asyncio.Protocol):
         """Take the next bytes; every frame they complete goes in hand at once."""
         arrived = clock.monotonic()
         if len(data) <= _LIGHT_BYTES:
-            frame = exactly_one(data) if not self.begun else None
+            framer = self._framer
+            frame = exactly_one(data) if framer is None or not framer.begun else None
             if frame is None:
                 self._take(data, arrived)
             else:
@@ -151,9 +152,8 @@ class Connection(asyncio.Protocol):
         if not answers or answers[0] is not arrival:  # written with an earlier one, or it waits for one
             return
         if len(answers) == 1:
-            replies = arrival.reply or b""
             answers.clear()
-            if replies:
+            if replies := arrival.reply or b"":
                 self._telemetry.ack_seconds.observe(now - arrival.arrived)
         else:
             replies = self._all_ready(now)
