@@ -48,6 +48,8 @@ def render(stored: Stored, accounts: Accounts) -> OutEvent:
         ProtocolError: the stored bytes are damaged; so say ``ValueError``, ``LookupError`` and ``ArithmeticError``.
     """
     row = stored.row
+    if stored.lost:
+        raise ProtocolError(f"{stored.stands_for} events are lost, the bytes do not fit their checksum")
     data = _signal(stored, accounts) if row.kind == Kind.SIGNAL else json.loads(row.body or b"{}")
     return _wrap(stored, _TYPES[Kind(row.kind)], data, accounts)
 
@@ -75,10 +77,11 @@ def render_or_tell(stored: Stored, accounts: Accounts) -> OutEvent:
     try:
         return render(stored, accounts)
     except (ProtocolError, ValueError, LookupError, ArithmeticError) as error:
-        text = f"the event at position {stored.position} cannot be read: {error}"
+        what = f"the events at positions {stored.lost}" if stored.lost else f"the event at position {stored.position}"
+        text = f"{what} cannot be read: {error}"
         moment, raw = clock.to_text(stored.row.received_us), bytes(stored.row.raw).hex().upper()
         data = {
-            "reason": "journal-damaged", "text": text, "count": 1, "since": moment, "account": None,
+            "reason": "journal-damaged", "text": text, "count": stored.stands_for, "since": moment, "account": None,
             "listener": stored.origin.listener, "peer": None, "raw": raw, "output": None,
         }  # fmt: skip
         return _wrap(stored, _TYPES[Kind.TROUBLE], data, accounts)
