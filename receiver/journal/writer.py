@@ -91,6 +91,8 @@ def lengthen_log(connection: sqlite3.Connection, folder: Path) -> None:
     """Make SQLite's log as long as it gets between checkpoints, before the first signal needs it.
 
     A sync of a file that grows writes the file system's own journal too: 0.33 ms a commit against 0.24, measured on ext4.
+    What is written for it is more than SQLite keeps in memory, so that it goes into the log, and is taken back: nothing of
+    it reaches the database, whose free pages would be found and counted again with each commit.
     On a disk with little room it stays short: the room is for signals.
     """
     size = _LOG_PAGES * int(connection.execute("PRAGMA page_size").fetchone()[0])
@@ -98,10 +100,9 @@ def lengthen_log(connection: sqlite3.Connection, folder: Path) -> None:
     if disk.f_bavail * disk.f_frsize < _ROOM_FOR_LOGS * size:
         return
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute("CREATE TABLE IF NOT EXISTS filler (content BLOB)")
+    connection.execute("CREATE TABLE filler (content BLOB)")
     connection.execute("INSERT INTO filler VALUES (zeroblob(?))", (size,))
-    connection.execute("DROP TABLE filler")
-    connection.execute("COMMIT")
+    connection.execute("ROLLBACK")
     connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
 
