@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from bench import servers
+from bench import servers, usage
 from bench.frames import key_of, large
 from bench.report import Figure
 from bench.servers import Setup, generate
@@ -63,15 +63,15 @@ def heartbeats(plan: Plan, seconds: float) -> Iterator[Figure]:
     with servers.scratch() as folder:
         write_register(folder / "register.csv", MILLION, MILLION, HEARTBEAT_SECONDS)
         with servers.receiver(Setup(register=folder / "register.csv")) as ours:
-            before = servers.resident_bytes(ours.pid)
+            before = usage.resident_bytes(ours.pid)
             order = {"transport": "udp", "connections": _LINKS, "token": "NULL", "key": "each", "large": MILLION}
             share = max(1, round(seconds / 10))
-            rounds, cpu = [], servers.cpu_seconds(ours.pid)
+            rounds, cpu = [], usage.cpu_seconds(ours.pid)
             for number in range(share):
                 skip = round(HEARTBEATS * seconds / share) * number
                 rounds.append(generate(ours, "open", **order, rate=HEARTBEATS, seconds=seconds / share, skip=skip))
-            spent = servers.cpu_seconds(ours.pid) - cpu
-            after, dropped = servers.resident_bytes(ours.pid), servers.metric(ours, "receiver_udp_dropped_total")
+            spent = usage.cpu_seconds(ours.pid) - cpu
+            after, dropped = usage.resident_bytes(ours.pid), servers.metric(ours, "receiver_udp_dropped_total")
     found = judge_latency(f"heartbeats of a million accounts, {HEARTBEATS:,}/s over UDP", rounds, 20.0)
     sent = sum(told["sent"] for told in rounds)
     note = (

@@ -15,9 +15,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
+from bench import usage
 from bench.frames import frame, frames
 
 _READ_BYTES = 480  # an answer is shorter; up to 512 bytes Python takes no memory from the system for it
@@ -27,24 +27,24 @@ _PATIENCE_SECONDS = 5.0
 
 
 class Stopwatch:
-    """What the generator itself did from the first message to the last."""
+    """What generator and server did from the first message to the last."""
 
-    def __init__(self) -> None:
-        self._waited, self._cpu, self._began = self._wait(), time.process_time(), time.perf_counter()
+    def __init__(self, server: int) -> None:
+        self._server = server
+        self._at_first = self._now()
 
-    @staticmethod
-    def _wait() -> int:
-        """Return nanoseconds in which it was ready to run and had no core."""
-        try:
-            return int(Path("/proc/self/schedstat").read_text("ascii").split()[1])
-        except (OSError, IndexError):
-            return 0
+    def _now(self) -> tuple[float, ...]:
+        own, server = os.getpid(), self._server
+        spent, waits = (usage.cpu_seconds(server), time.process_time()), (usage.waited_seconds(p) for p in (server, own))
+        return time.perf_counter(), *spent, *waits
 
-    def told(self, seconds: float | None = None) -> dict[str, float]:
-        """Return the time, the share of a core, and the share of the time that it waited for one."""
-        wall = time.perf_counter() - self._began
-        share, waited = (time.process_time() - self._cpu) / wall, (self._wait() - self._waited) / 1e9 / wall
-        return {"seconds": seconds or wall, "generator_cpu": share, "generator_waited": waited}
+    def told(self) -> dict[str, float]:
+        """Return the time, the server's CPU time, and the generator's share of a core; and how long both waited for one."""
+        wall, server, own, *waits = (now - then for now, then in zip(self._now(), self._at_first, strict=True))
+        return {
+            "seconds": wall, "server_cpu_seconds": server, "generator_cpu": own / wall,
+            "server_waited": waits[0] / wall, "generator_waited": waits[1] / wall,
+        }  # fmt: skip
 
 
 def _is_ack(reply: bytes) -> bool:
@@ -118,7 +118,7 @@ def closed_loop(order: dict[str, Any]) -> dict[str, Any]:
     idle = deque(feed)
     done = wrong = 0
     reply = b""
-    watch, until = Stopwatch(), clock() + order["seconds"]
+    watch, until = Stopwatch(order["pid"]), clock() + order["seconds"]
     try:
         for _ in range(min(order.get("in_flight") or len(links), len(links))):
             number = idle.popleft()
@@ -161,7 +161,7 @@ def open_loop(order: dict[str, Any]) -> dict[str, Any]:
     plan, ends = _plan(order, len(links), count), order["transport"] == "tcp"
     latencies: list[float] = []
     clock, sent, wrong = time.perf_counter, 0, 0
-    watch, began = Stopwatch(), clock() + 0.05
+    watch, began = Stopwatch(order["pid"]), clock() + 0.05
     until = began + order["seconds"] + _PATIENCE_SECONDS
     while len(latencies) < count and (now := clock()) < until:
         while sent < count and began + sent / rate <= now:
@@ -192,7 +192,7 @@ def one_shot(order: dict[str, Any]) -> dict[str, Any]:
         under_way[link.fileno()] = link, panel
         poll.register(link.fileno(), select.EPOLLIN)
 
-    watch, until = Stopwatch(), time.perf_counter() + order["seconds"]
+    watch, until = Stopwatch(order["pid"]), time.perf_counter() + order["seconds"]
     try:
         for panel in range(order["connections"]):
             send(panel)
@@ -220,7 +220,7 @@ def burst(order: dict[str, Any]) -> dict[str, Any]:
     poll = select.epoll()
     for link in links:
         poll.register(link.fileno(), select.EPOLLIN)
-    watch, began = Stopwatch(), time.perf_counter()
+    watch, began = Stopwatch(order["pid"]), time.perf_counter()
     for link, datagram in told:
         link.send(datagram)
     sent_seconds, done, last = time.perf_counter() - began, 0, time.perf_counter()
@@ -228,7 +228,7 @@ def burst(order: dict[str, Any]) -> dict[str, Any]:
         for number, _ in poll.poll(0.2):
             done += _is_ack(os.read(number, _READ_BYTES))
             last = time.perf_counter()
-    return {"done": done, "sent": len(told), "sent_seconds": sent_seconds, **watch.told(last - began)}
+    return {"done": done, "sent": len(told), "sent_seconds": sent_seconds, **watch.told(), "seconds": last - began}
 
 
 def idle(order: dict[str, Any]) -> dict[str, Any]:

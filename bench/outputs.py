@@ -35,6 +35,7 @@ def _pin(pid: int, cores: set[int]) -> None:
 def _generate(port: int, **order: Any) -> dict[str, Any]:
     order = {
         "port": port,
+        "pid": os.getpid(),
         "connections": 50,
         "seconds": 30.0,
         "key": "",

@@ -23,6 +23,7 @@ from bench.frames import SMALL_REGISTER, small
 SERVER_CORE, GENERATOR_CORE = 0, (os.cpu_count() or 1) - 1
 START_SECONDS = 60.0
 OPEN_FILES = 65_536
+_FILES_ELSE = 300  # what a receiver keeps for other things
 RIVAL_PYTHON = Path(os.environ.get("BENCH_RIVAL", ".venv/pysiaalarm/bin/python"))
 
 
@@ -70,44 +71,20 @@ def _prepare(cores: set[int]) -> Callable[[], None]:
     return prepare
 
 
-def _family(pid: int) -> list[int]:
-    """Return a process and all processes under it."""
-    found = [pid]
-    for parent in found:
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            found += map(int, task.read_text("ascii").split())
-    return found
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return user and system time of a server so far."""
-    ticks = 0
-    for member in _family(pid):
-        columns = Path(f"/proc/{member}/stat").read_text("ascii").rsplit(")", 1)[1].split()
-        ticks += int(columns[11]) + int(columns[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def waited_seconds(pid: int) -> float:
-    """Return how long a process' first thread was ready to run and had no core (Linux; 0 where that is not told)."""
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[1]) / 1e9
-    except (OSError, IndexError):
-        return 0.0
-
-
-def resident_bytes(pid: int) -> int:
-    """Return the memory that a server holds."""
-    total = 0
-    for member in _family(pid):
-        status = Path(f"/proc/{member}/status").read_text("ascii")
-        total += next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) * 1024
-    return total
+def connections_allowed(wanted: int) -> int:
+    """Return how many connections one process may hold here, ``wanted`` at most: the system bounds open files."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[1])"
+    told = subprocess.run(
+        [sys.executable, "-c", code], preexec_fn=_prepare({SERVER_CORE}), capture_output=True, text=True, check=True
+    )
+    return min(wanted, int(told.stdout or hard) - _FILES_ELSE)
 
 
 @contextmanager
-def _process(command: list[str], ready: Callable[[], bool], cores: set[int]) -> Iterator[int]:
-    with subprocess.Popen(command, preexec_fn=_prepare(cores), stdout=subprocess.DEVNULL) as process:
+def _process(command: list[str], ready: Callable[[], bool], cores: set[int], quiet: bool = False) -> Iterator[int]:
+    errors = subprocess.DEVNULL if quiet else None
+    with subprocess.Popen(command, preexec_fn=_prepare(cores), stdout=subprocess.DEVNULL, stderr=errors) as process:
         try:
             until = time.monotonic() + START_SECONDS
             while not ready():
@@ -121,15 +98,15 @@ def _process(command: list[str], ready: Callable[[], bool], cores: set[int]) -> 
 
 
 @contextmanager
-def _on_port(command: list[str]) -> Iterator[Server]:
-    """Run a server that takes its port as the first argument."""
+def _on_port(command: list[str], quiet: bool = False) -> Iterator[Server]:
+    """Run a server that takes its port as the first argument; ``quiet``: its complaints when panels hang up are unread."""
     port = free_port()
 
     def ready() -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    with _process([*command[:3], str(port), *command[3:]], ready, {SERVER_CORE}) as pid:
+    with _process([*command[:3], str(port), *command[3:]], ready, {SERVER_CORE}, quiet) as pid:
         yield Server(port, pid)
 
 
@@ -143,7 +120,7 @@ def echo() -> Iterator[Server]:
 @contextmanager
 def rival(key: str) -> Iterator[Server]:
     """Run pysiaalarm."""
-    with _on_port([str(RIVAL_PYTHON), "-I", str(Path(__file__).parent / "rival.py"), key]) as server:
+    with _on_port([str(RIVAL_PYTHON), "-I", str(Path(__file__).parent / "rival.py"), key], quiet=True) as server:
         yield server
 
 
@@ -201,7 +178,9 @@ def metric(server: Server, name: str) -> float:
 
 def _command(mode: str, server: Server, order: dict[str, Any]) -> str:
     usual = {"transport": "tcp", "connections": 50, "seconds": 2.0, "frames": 3000, "key": "", "token": "ADM-CID"}
-    return json.dumps(usual | {"echo": False, "round": 0, "mode": mode, "port": server.port} | order) + "\n"
+    return (
+        json.dumps(usual | {"echo": False, "round": 0, "mode": mode, "port": server.port, "pid": server.pid} | order) + "\n"
+    )
 
 
 def generate(server: Server, mode: str, **order: Any) -> dict[str, Any]:
@@ -210,7 +189,6 @@ def generate(server: Server, mode: str, **order: Any) -> dict[str, Any]:
     Raises:
         RuntimeError: it failed, or an answer was no ACK.
     """
-    before, waited = cpu_seconds(server.pid), waited_seconds(server.pid)
     done = subprocess.run(
         [sys.executable, "-m", "bench.generator"], input=_command(mode, server, order), capture_output=True, text=True,
         preexec_fn=_prepare({GENERATOR_CORE}), timeout=300,
@@ -221,8 +199,7 @@ def generate(server: Server, mode: str, **order: Any) -> dict[str, Any]:
     if told.get("wrong"):
         raise RuntimeError(f"{told['wrong']} replies were no ACK")
     told["rate"] = told["done"] / told["seconds"]
-    told["server_waited"] = (waited_seconds(server.pid) - waited) / told["seconds"]
-    told["cpu_us"] = (cpu_seconds(server.pid) - before) / max(1, told["done"]) * 1e6
+    told["cpu_us"] = told["server_cpu_seconds"] / max(1, told["done"]) * 1e6
     return told
 
 
