@@ -26,7 +26,6 @@ KEYED = 200_000
 HEARTBEAT_SECONDS = 90
 HEARTBEATS = MILLION // HEARTBEAT_SECONDS
 STORED = 5_000_000
-_LINKS = 200
 _GROUP = 10_000
 _DAY_US = 86400 * clock.SECOND_US
 
@@ -64,12 +63,12 @@ def heartbeats(plan: Plan, seconds: float) -> Iterator[Figure]:
         write_register(folder / "register.csv", MILLION, MILLION, HEARTBEAT_SECONDS)
         with servers.receiver(Setup(register=folder / "register.csv")) as ours:
             before = usage.resident_bytes(ours.pid)
-            order = {"transport": "udp", "connections": _LINKS, "token": "NULL", "key": "each", "large": MILLION}
+            order = {"token": "NULL", "key": "each", "large": MILLION}
             share = max(1, round(seconds / 10))
             rounds, cpu = [], usage.cpu_seconds(ours.pid)
             for number in range(share):
                 skip = round(HEARTBEATS * seconds / share) * number
-                rounds.append(generate(ours, "open", **order, rate=HEARTBEATS, seconds=seconds / share, skip=skip))
+                rounds.append(generate(ours, "beats", **order, rate=HEARTBEATS, seconds=seconds / share, skip=skip))
             spent = usage.cpu_seconds(ours.pid) - cpu
             after, dropped = usage.resident_bytes(ours.pid), servers.metric(ours, "receiver_udp_dropped_total")
     found = judge_latency(f"heartbeats of a million accounts, {HEARTBEATS:,}/s over UDP", rounds, 20.0)

@@ -12,6 +12,8 @@ from typing import Any
 from protocols import dc09
 
 SMALL_REGISTER = 20_000
+STEP = 7_654_321
+"""Through the accounts of a large register, so that neighbours in time are none in memory; nothing divides both."""
 _SEQUENCES = 9999
 
 

@@ -17,38 +17,12 @@ from collections.abc import Callable
 from itertools import cycle
 from typing import Any
 
-from bench import usage
-from bench.frames import frame, frames
+from bench import datagrams
+from bench.frames import STEP, frame, frames
+from bench.watch import PATIENCE_SECONDS, Stopwatch, is_ack
 
 _READ_BYTES = 480  # an answer is shorter; up to 512 bytes Python takes no memory from the system for it
 _BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT of Linux
-_STEP = 7_654_321  # through the accounts of a large register, so that neighbours in time are none in memory
-_PATIENCE_SECONDS = 5.0
-
-
-class Stopwatch:
-    """What generator and server did from the first message to the last."""
-
-    def __init__(self, server: int) -> None:
-        self._server = server
-        self._at_first = self._now()
-
-    def _now(self) -> tuple[float, ...]:
-        own, server = os.getpid(), self._server
-        spent, waits = (usage.cpu_seconds(server), time.process_time()), (usage.waited_seconds(p) for p in (server, own))
-        return time.perf_counter(), *spent, *waits
-
-    def told(self) -> dict[str, float]:
-        """Return the time, the server's CPU time, and the generator's share of a core; and how long both waited for one."""
-        wall, server, own, *waits = (now - then for now, then in zip(self._now(), self._at_first, strict=True))
-        return {
-            "seconds": wall, "server_cpu_seconds": server, "generator_cpu": own / wall,
-            "server_waited": waits[0] / wall, "generator_waited": waits[1] / wall,
-        }  # fmt: skip
-
-
-def _is_ack(reply: bytes) -> bool:
-    return b'ACK"' in reply[9:16]
 
 
 def _is_frame(reply: bytes) -> bool:
@@ -91,7 +65,7 @@ def _large_feeds(order: dict[str, Any], links: int) -> list[Callable[[], bytes]]
     accounts, now = order["large"], int(time.time())  # noqa: TID251 - a panel's clock
     piles: list[list[bytes]] = [[] for _ in range(links)]
     for at in range(order.get("skip", 0), order.get("skip", 0) + order["frames"] * links):
-        panel = at * _STEP % accounts
+        panel = at * STEP % accounts
         piles[panel % links].append(frame(order, panel, at // accounts, now))
     return [iter(pile).__next__ for pile in piles]
 
@@ -110,7 +84,7 @@ def closed_loop(order: dict[str, Any]) -> dict[str, Any]:
     With fewer messages than links, the links take turns. The last answer of each turn is looked into.
     """
     links = _links(order)
-    poll, looks_right = select.epoll(), _is_frame if order["echo"] else _is_ack
+    poll, looks_right = select.epoll(), _is_frame if order["echo"] else is_ack
     feed = {link.fileno(): feed for link, feed in zip(links, _feeds(order, len(links)), strict=True)}
     for number in feed:
         poll.register(number, select.EPOLLIN)
@@ -145,7 +119,7 @@ def _plan(order: dict[str, Any], links: int, count: int) -> list[tuple[int, byte
     now, first = int(time.time()), order.get("skip", 0)  # noqa: TID251 - a panel's clock
     if order.get("large"):
         accounts = order["large"]
-        panels = [at * _STEP % accounts for at in range(first, first + count)]
+        panels = [at * STEP % accounts for at in range(first, first + count)]
         return [(panel % links, frame(order, panel, (first + at) // accounts, now)) for at, panel in enumerate(panels)]
     return [(at % links, frame(order, at % links, at // links, now)) for at in range(count)]
 
@@ -162,7 +136,7 @@ def open_loop(order: dict[str, Any]) -> dict[str, Any]:
     latencies: list[float] = []
     clock, sent, wrong = time.perf_counter, 0, 0
     watch, began = Stopwatch(order["pid"]), clock() + 0.05
-    until = began + order["seconds"] + _PATIENCE_SECONDS
+    until = began + order["seconds"] + PATIENCE_SECONDS
     while len(latencies) < count and (now := clock()) < until:
         while sent < count and began + sent / rate <= now:
             at, told = plan[sent]
@@ -174,7 +148,7 @@ def open_loop(order: dict[str, Any]) -> dict[str, Any]:
         for number, _ in poll.poll(0):
             reply = os.read(number, 65536)
             now, waiting = clock(), due[number]
-            wrong += not _is_ack(reply)
+            wrong += not is_ack(reply)
             latencies += [now - waiting.popleft() for _ in range(reply.count(b"\r") if ends else 1)]
     return {"done": len(latencies), "sent": sent, "wrong": wrong, "latencies": latencies, **watch.told()}
 
@@ -183,7 +157,7 @@ def one_shot(order: dict[str, Any]) -> dict[str, Any]:
     """One connection a message: ``connections`` panels at a time connect, send, read, close, and come again."""
     poll, feeds = select.epoll(), _feeds(order, order["connections"])
     under_way: dict[int, tuple[socket.socket, int]] = {}
-    looks_right = _is_frame if order["echo"] else _is_ack
+    looks_right = _is_frame if order["echo"] else is_ack
     done = wrong = 0
 
     def send(panel: int) -> None:
@@ -208,29 +182,6 @@ def one_shot(order: dict[str, Any]) -> dict[str, Any]:
     return {"done": done, "wrong": wrong, **watch.told()}
 
 
-def burst(order: dict[str, Any]) -> dict[str, Any]:
-    """Send one datagram of each panel as fast as they go, then wait for the answers."""
-    links, now = _links(order), int(time.time())  # noqa: TID251 - a panel's clock
-    each = order["frames"]
-    told = [
-        (link, frame(order, number * each + at, order["round"], now))
-        for at in range(each)
-        for number, link in enumerate(links)
-    ]
-    poll = select.epoll()
-    for link in links:
-        poll.register(link.fileno(), select.EPOLLIN)
-    watch, began = Stopwatch(order["pid"]), time.perf_counter()
-    for link, datagram in told:
-        link.send(datagram)
-    sent_seconds, done, last = time.perf_counter() - began, 0, time.perf_counter()
-    while done < len(told) and time.perf_counter() - last < _PATIENCE_SECONDS:
-        for number, _ in poll.poll(0.2):
-            done += _is_ack(os.read(number, _READ_BYTES))
-            last = time.perf_counter()
-    return {"done": done, "sent": len(told), "sent_seconds": sent_seconds, **watch.told(), "seconds": last - began}
-
-
 def idle(order: dict[str, Any]) -> dict[str, Any]:
     """Connect many panels, one after the other, each with one acknowledged message; hold them until told to end.
 
@@ -241,8 +192,8 @@ def idle(order: dict[str, Any]) -> dict[str, Any]:
         link = tcp_link(order["port"], _source(number))
         link.send(frames(order, number // 1000, 1)[0])
         link.setblocking(True)
-        link.settimeout(_PATIENCE_SECONDS)
-        if not _is_ack(link.recv(_READ_BYTES)):
+        link.settimeout(PATIENCE_SECONDS)
+        if not is_ack(link.recv(_READ_BYTES)):
             break
         held.append(link)
     print(json.dumps({"done": len(held)}), flush=True)
@@ -250,7 +201,10 @@ def idle(order: dict[str, Any]) -> dict[str, Any]:
     return {"done": len(held)}
 
 
-MODES = {"closed": closed_loop, "open": open_loop, "one-shot": one_shot, "burst": burst, "idle": idle}
+MODES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "closed": closed_loop, "open": open_loop, "one-shot": one_shot, "burst": datagrams.burst, "beats": datagrams.beats,
+    "idle": idle,
+}  # fmt: skip
 
 
 def main() -> None:

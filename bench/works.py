@@ -37,7 +37,6 @@ CONNECTIONS = (10, 100, 1000, 5000)
 IDLE_FIRST, IDLE_CONNECTIONS = 1000, 20_000
 IDLE_LISTENER = "max_connections = 25000\nmax_connections_per_source = 2000\n"
 BURST = 20_000
-_LINKS = 200
 
 
 class Plan(NamedTuple):
@@ -159,11 +158,10 @@ def idle_memory() -> Figure:
 
 def udp_burst(plan: Plan) -> Figure:
     """Send 20,000 datagrams at once and count the ACKs."""
-    order = {"transport": "udp", "connections": _LINKS, "frames": BURST // _LINKS}
     rounds = []
     for number in range(plan.rounds):
         with servers.receiver() as ours:
-            told = generate(ours, "burst", **order, round=number)
+            told = generate(ours, "burst", panels=BURST, round=number)
             told["kernel"] = servers.metric(ours, "receiver_udp_dropped_total")
             rounds.append(told)
     lost = [told["sent"] - told["done"] for told in rounds]
