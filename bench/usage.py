@@ -14,11 +14,13 @@ def _family(pid: int) -> list[int]:
 
 def cpu_seconds(pid: int) -> float:
     """Return user and system time of all threads so far, to the microsecond."""
-    spent = 0
-    for member in _family(pid):
-        for thread in Path(f"/proc/{member}/task").glob("*/schedstat"):
-            spent += int(thread.read_text("ascii").split()[0])
-    return spent / 1e9
+    return sum(sum(threads_seconds(member).values()) for member in _family(pid))
+
+
+def threads_seconds(pid: int) -> dict[int, float]:
+    """Return user and system time of each thread of one process, by its number."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return {int(file.parent.name): int(file.read_text("ascii").split()[0]) / 1e9 for file in threads}
 
 
 def waited_seconds(pid: int) -> float:

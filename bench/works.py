@@ -46,9 +46,11 @@ class Plan(NamedTuple):
     seconds: float
 
 
-def _paired(
+def paired(
     base: Server, ours: Server, mode: str, order: dict[str, Any], seconds: float, echo: bool = True
 ) -> Callable[[int], Pair]:
+    """Return what measures one round: the baseline, then the receiver; ``echo``: the baseline sends back what it gets."""
+
     def measure(number: int) -> Pair:
         reference = generate(base, mode, **order, seconds=seconds, round=number, echo=echo)
         return Pair(reference, generate(ours, mode, **order, seconds=seconds, round=number))
@@ -60,7 +62,7 @@ def rate(work: Rate, plan: Plan) -> Figure:
     """Compare one work with the echo, by turns."""
     order = {"frames": round(plan.seconds * 2000)} | work.order
     with servers.echo() as base, servers.receiver(Setup(work.order.get("key", ""), work.output)) as ours:
-        found = rounds_of(_paired(base, ours, work.mode, order, plan.seconds), plan.rounds)
+        found = rounds_of(paired(base, ours, work.mode, order, plan.seconds), plan.rounds)
     return compare(work.name, work.target, *found)
 
 
@@ -89,7 +91,7 @@ def against_rival(plan: Plan) -> Iterator[Figure]:
             continue
         order = {"key": key, "frames": round(plan.seconds * 2000)}
         with servers.rival(key) as base, servers.receiver(Setup(key)) as ours:
-            found = rounds_of(_paired(base, ours, "closed", order, plan.seconds, echo=False), plan.rounds)
+            found = rounds_of(paired(base, ours, "closed", order, plan.seconds, echo=False), plan.rounds)
         yield compare(work, target, *found)
 
 
@@ -228,7 +230,7 @@ def workers(plan: Plan) -> Figure:
         servers.receiver(Setup(every_core=True)) as one,
         servers.receiver(Setup(every_core=True, more=more, receiver=two)) as both,
     ):
-        pairs, _ = rounds_of(_paired(one, both, "closed", order, plan.seconds, echo=False), plan.rounds)
+        pairs, _ = rounds_of(paired(one, both, "closed", order, plan.seconds, echo=False), plan.rounds)
     growth = statistics.median(pair.own["cpu_us"] / pair.base["cpu_us"] for pair in pairs) - 1
     return Figure(
         work, f"{median_of(pairs, 0, 'cpu_us'):.1f} µs", f"{median_of(pairs, 1, 'cpu_us'):.1f} µs", f"{growth:+.0%}",
