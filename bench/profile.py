@@ -1,8 +1,8 @@
 """``make bench-profile``: where a signal's CPU time goes, as a picture: ``docs/images/message.svg``.
 
 py-spy samples the threads of a receiver under load. The picture is a flame graph hung from the top: each box is a function,
-as wide as its share, under the one that called it; what the kernel did stands in the function that asked for it. The width of
-a thread is the CPU time that the kernel says it had; within it shares are py-spy's, to which a thread that waits for the
+as wide as its share, under the one that called it; what the kernel did stands in the function that asked for it. The width
+of a thread is the CPU time that the kernel says it had; within it shares are py-spy's, to which a thread that waits for the
 core looks busy, so that what follows a wait is drawn a little too wide.
 """
 
