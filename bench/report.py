@@ -47,12 +47,12 @@ class Pair(NamedTuple):
 
 
 def rounds_of(measure: Callable[[int], Pair], wanted: int) -> tuple[list[Pair], int]:
-    """Measure until ``wanted`` rounds were undisturbed, twice as many at most; return those that count, and the disturbed.
+    """Measure until ``wanted`` rounds were undisturbed, half as many more at most; return those that count, and the disturbed.
 
     When too few were left alone all count, and the table says so.
     """
     pairs: list[Pair] = []
-    for number in range(2 * wanted):
+    for number in range(wanted + wanted // 2):
         pairs.append(measure(number))
         good = [pair for pair in pairs if not pair.disturbed]
         if len(good) == wanted:

@@ -18,14 +18,15 @@ class Stopwatch:
 
     def _now(self) -> tuple[float, ...]:
         own, server = os.getpid(), self._server
-        spent, waits = (usage.cpu_seconds(server), time.process_time()), (usage.waited_seconds(p) for p in (server, own))
+        spent, waits = (usage.cpu_seconds(server), *os.times()[:2]), (usage.waited_seconds(p) for p in (server, own))
         return time.perf_counter(), *spent, *waits
 
     def told(self) -> dict[str, float]:
         """Return the time, the server's CPU time, and the generator's share of a core; and how long both waited for one."""
-        wall, server, own, *waits = (now - then for now, then in zip(self._now(), self._at_first, strict=True))
+        wall, server, user, kernel, *waits = (now - then for now, then in zip(self._now(), self._at_first, strict=True))
         return {
-            "seconds": wall, "server_cpu_seconds": server, "generator_cpu": own / wall,
+            "seconds": wall, "server_cpu_seconds": server, "generator_cpu": (user + kernel) / wall,
+            "generator_user_seconds": user,
             "server_waited": waits[0] / wall, "generator_waited": waits[1] / wall,
         }  # fmt: skip
 
