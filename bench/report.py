@@ -47,7 +47,7 @@ class Pair(NamedTuple):
 
 
 def rounds_of(measure: Callable[[int], Pair], wanted: int) -> tuple[list[Pair], int]:
-    """Measure until ``wanted`` rounds were undisturbed, half as many more at most; return those that count, and the disturbed.
+    """Measure until ``wanted`` rounds were undisturbed, half as many more at most; return what counts, and the disturbed.
 
     When too few were left alone all count, and the table says so.
     """

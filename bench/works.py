@@ -76,8 +76,8 @@ def generator(plan: Plan) -> Figure:
     return Figure(
         "generator's own ceiling (CPU time for a message)", f"echo {1e6 / echo_us:,.0f}/s {echo_us:.1f} µs",
         f"{1e6 / own:,.0f}/s {own:.1f} µs", f"{echo_us / own:.2f}", "-", None,
-        f"only {python:.1f} µs of it are its own, the rest is the kernel's for a message there and back: no other generator would "
-        "be much faster. A receiver at 0.40 of the echo needs well under half of it",
+        f"only {python:.1f} µs of it are its own, the rest is the kernel's for a message there and back: no other generator "
+        "would be much faster. A receiver at 0.40 of the echo needs well under half of it",
         {"generator_us": own, "generator_python_us": python, "echo_us": echo_us},
     )  # fmt: skip
 
