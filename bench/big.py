@@ -19,7 +19,7 @@ from bench.works import Plan, judge_flat, judge_latency
 from protocols import dc09
 from receiver import clock
 from receiver.config import JournalSettings
-from receiver.journal import Journal, Origin, Row
+from receiver.journal import Entry, Journal, Origin
 
 MILLION = 1_000_000
 KEYED = 200_000
@@ -108,16 +108,14 @@ async def fill(data_dir: Path, count: int) -> None:
     began_us = clock.now_us() - 30 * _DAY_US
     raw = dc09.encode("ADM-CID", "0001", dc09.Address(None, "0", "A000"), b"#A000|1130 01 001")
     for first in range(0, count, _GROUP):
-        rows = [
-            Row(
-                0, 1, 5, 0, began_us + at * 1000, None, blake2b(b"%d" % at, digest_size=16).digest(), 0, 1,
-                "192.0.2.1:40112", "", raw, None,
-            )
-            for at in range(first, min(count, first + _GROUP))
-        ]  # fmt: skip
-        for row in rows[1:]:
-            journal.append_later([row])
-        await journal.append(rows[:1])
+        for at in range(first, min(count, first + _GROUP)):
+            identity = blake2b(b"%d" % at, digest_size=16).digest()
+            told = Entry(0, identity, began_us + at * 1000, None, 1, "192.0.2.1:40112", "", raw, None, ((1, 5, 0),))
+            if at % _GROUP:
+                journal.append_later([told])
+            else:
+                last = told
+        await journal.append([last])
     await journal.close()
 
 
