@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,3 +111,18 @@ def print_figure(found: Figure) -> None:
 def write_json(file: Path, figures: Sequence[Figure], more: dict[str, Any]) -> None:
     """Write all that was measured."""
     file.write_text(json.dumps({"figures": [found._asdict() for found in figures]} | more, indent=1) + "\n", "utf-8")
+
+
+def markdown(file: Path) -> str:
+    """Return what was measured as the table of ``docs/performance.md``."""
+    lines = ["| work | baseline | figure | ratio | wanted | met |", "|---|---|---|---|---|---|"]
+    for found in json.loads(file.read_text("utf-8"))["figures"]:
+        cells = [found[name] for name in ("work", "baseline", "figure", "ratio", "target")]
+        if costs := found["data"].get("cpu_ratios"):
+            cells[3] += f"; by CPU time {spread(costs)}"
+        lines.append(f"| {' | '.join(cells)} | {_MET[found['met']]} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown(Path(sys.argv[1] if len(sys.argv) > 1 else "bench.json")))

@@ -99,3 +99,4 @@ def test_the_json_holds_every_row(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "bench.json").read_text("utf-8"))
     assert found["figures"][0]["data"]["ratios"] == [pytest.approx(0.42)]
     assert found["cores"] == 2
+    assert report.markdown(tmp_path / "bench.json").endswith("| >= 0.4 | yes |")
