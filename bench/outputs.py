@@ -16,13 +16,33 @@ from pathlib import Path
 from typing import Any
 
 from receiver.telemetry import DELIVERY_BUCKETS as _DELIVERY_BUCKETS
-from tests.wire.running import Running
+from tests.wire.automation import Automation
+from tests.wire.running import Running, free_port
 from tests.wire.servers import SERVERS, Server
 
-WANTED = {"nats": 10_000}
+WANTED = {"nats": 10_000, "surgard": 0}
 WANTED_ELSE = 5_000
 _RECEIVER, _OTHERS = {0}, {1}
 _ACCOUNTS = "account,name\n" + "".join(f"{0xA000 + n:04X},panel {n}\n" for n in range(2000))
+
+
+class Centre(Server):
+    """Automation software that acknowledges each event at once."""
+
+    kind = "surgard"
+
+    def __init__(self, _folder: Path) -> None:
+        self.port, self.process = free_port(), None
+        self._automation = Automation(self.port)
+
+    def toml(self, more: str = "") -> str:
+        return f'[[outputs]]\nname = "bus"\ntype = "surgard"\nport = {self.port}\n{more}\n'
+
+    def start(self) -> None:
+        self._automation.start()
+
+    def end(self) -> None:
+        self._automation.stop()
 
 
 def _pin(pid: int, cores: set[int]) -> None:
@@ -35,17 +55,19 @@ def _pin(pid: int, cores: set[int]) -> None:
 def _generate(port: int, **order: Any) -> dict[str, Any]:
     order = {
         "port": port,
+        "pid": os.getpid(),
         "connections": 50,
         "seconds": 30.0,
         "key": "",
+        "transport": "tcp",
         "echo": False,
         "token": "ADM-CID",
         "round": 0,
         **order,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "bench.generator"], input=json.dumps(order), capture_output=True, text=True, check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, _OTHERS), timeout=120,
+        [sys.executable, "-m", "bench.generator"], input=json.dumps(order) + "\n", capture_output=True, text=True,
+        check=True, preexec_fn=lambda: os.sched_setaffinity(0, _OTHERS), timeout=120,
     )  # fmt: skip
     told: dict[str, Any] = json.loads(done.stdout)
     return told
@@ -69,7 +91,7 @@ def drain(folder: Path, server: Server, count: int) -> dict[str, Any]:
     """Return the rate at which a backlog of about ``count`` events goes into a server that comes back."""
     with _running(folder, server.toml()) as running:
         assert running.process is not None
-        _generate(running.port, mode="tcp", frames=max(1, count // 50))
+        _generate(running.port, mode="closed", frames=max(1, count // 50))
         server.start()
         if server.process is not None:
             _pin(server.process.pid, _OTHERS)
@@ -97,7 +119,7 @@ def _within(running: Running, share: float) -> float:
 def latency(folder: Path, outputs: str, seconds: float) -> dict[str, Any]:
     """Return the ACK latency at 1,000 signals a second while an output keeps up, and how late it delivers."""
     with _running(folder, outputs) as running:
-        told = _generate(running.port, mode="open-loop", rate=1000, seconds=seconds, urgent_each=20)
+        told = _generate(running.port, mode="open", rate=1000, seconds=seconds, urgent_each=20)
         time.sleep(0.5)
         duress = _within(running, 0.99)
     found = sorted(told["latencies"])
@@ -112,7 +134,8 @@ def measure(only: str, count: int, seconds: float) -> list[dict[str, Any]]:
         title = f"{'output':<12} {'events/s':>9} {'wanted':>7} {'CPU µs':>7}"
         print(f"\n{title}   at 1,000 signals/s: ACK latency, 99 % of the duress delivered")
         print(f"{'none':<37}   p50 {base['p50_ms']:.2f} p99 {base['p99_ms']:.2f} ms")
-        for made in SERVERS:
+        makes: tuple[type[Server], ...] = (*SERVERS, Centre)
+        for made in makes:
             if only and made.kind not in only:
                 continue
             folder = Path(name) / made.kind

@@ -3,6 +3,7 @@
 As in ``protocols.errors``, ``reason`` is a slug from a closed set: log field, metric label and refusals log alike.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -53,14 +54,15 @@ class JournalUnavailable(ReceiverError):
 
 
 class DeliveryError(ReceiverError):
-    """An output could not hand over; it tries again. The first ``taken`` of its events were taken."""
+    """An output could not hand over; it tries again. The first ``taken`` of its events were taken, and those in ``also``."""
 
     reason = "delivery"
 
-    def __init__(self, text: str, taken: int = 0) -> None:
-        """Say what went wrong, and after how many events."""
+    def __init__(self, text: str, taken: int = 0, also: Iterable[int] = ()) -> None:
+        """Say what went wrong, and after how many events; ``also`` are the numbers of later ones that were taken."""
         super().__init__(text)
         self.taken = taken
+        self.also = frozenset(also)
 
 
 class EventRefused(DeliveryError):
@@ -68,9 +70,9 @@ class EventRefused(DeliveryError):
 
     reason = "refused"
 
-    def __init__(self, text: str, taken: int = 0, for_ever: bool = False) -> None:
+    def __init__(self, text: str, taken: int = 0, for_ever: bool = False, also: Iterable[int] = ()) -> None:
         """Say what the other side said, and of which event."""
-        super().__init__(text, taken)
+        super().__init__(text, taken, also)
         self.for_ever = for_ever
 
 

@@ -70,16 +70,17 @@ class AmqpOutput:
             await self.close()
             raise DeliveryError(f"amqp: {str(error) or type(error).__name__}") from None
         if errors:
-            await self._fail(errors, unroutable)
+            first = min(errors)
+            await self._fail(errors, unroutable, {number for number in range(first, len(events)) if number not in errors})
 
-    async def _fail(self, errors: dict[int, str], unroutable: set[int]) -> None:
+    async def _fail(self, errors: dict[int, str], unroutable: set[int], also: set[int]) -> None:
         """Raise what the first of the errors is: an event that no queue takes, or an outage."""
         first = min(errors)
         if first in unroutable and self._settings.unroutable == "refuse":
-            raise EventRefused(errors[first], first)
+            raise EventRefused(errors[first], first, also=also)
         if first not in unroutable:
             await self.close()
-        raise DeliveryError(f"amqp: {errors[first]}", first)
+        raise DeliveryError(f"amqp: {errors[first]}", first, also)
 
     async def _connected(self) -> AbstractExchange:
         if self._exchange is None or self._connection is None or self._connection.is_closed:

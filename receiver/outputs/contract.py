@@ -23,7 +23,7 @@ class Output(Protocol):
     async def run(self) -> None:
         """Do what stands beside the deliveries, such as a listening socket or heartbeats; return when there is none.
 
-        Runs for as long as the receiver, beside ``deliver``. An exception other than ``DeliveryError`` ends the process.
+        Runs for as long as the receiver, beside ``deliver``. An exception is told, and it is begun again.
         """
 
     async def deliver(self, events: Sequence[OutEvent]) -> None:
@@ -31,7 +31,7 @@ class Output(Protocol):
 
         Raises:
             DeliveryError: the other side cannot be had now. The first ``taken`` events were taken; the rest come again,
-                under the same ids, for as long as it takes.
+                under the same ids, for as long as it takes. So do not those in ``also``, taken though they stand later.
             EventRefused: it is there and refuses the event after the first ``taken``. That one comes again ``max_tries``
                 times and is then a dead letter; ``for_ever`` says that no further try can end otherwise.
         """

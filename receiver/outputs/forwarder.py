@@ -27,6 +27,7 @@ _AFTER_A_FAILURE = 20
 _RENDERED_AT_ONCE = 10  # then the loop may answer a panel
 _FIRST_RETRY_SECONDS = 0.1
 _ORDERS_SECONDS = 1.0
+_STAND_AGAIN_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 5.0
 _URGENT_RETRY_SECONDS = 1.0  # the longest while something urgent waits
 _DIRECT_HELD = 100
@@ -50,6 +51,7 @@ class Forwarder:
         self._failures = 0
         self._oldest: dict[Lane, tuple[int, int] | None] = dict.fromkeys(Lane)  # position; since when, in steady time
         self._spans: dict[Lane, Span] = {}
+        self._ahead: dict[Lane, set[int]] = {lane: set() for lane in Lane}  # taken, though one before them was not
         self.cursors: dict[Lane, Cursor] = {lane: journal.cursor(settings.name, lane) for lane in Lane}
         self.dead_letters = DeadLetters(settings, journal, reader.count_dead(settings.name), surroundings)
         self.accounts: Accounts | None = None
@@ -61,15 +63,26 @@ class Forwarder:
         """Hand over what the journal holds, for ever; ``accounts`` name the events until the register is read again."""
         self.accounts = accounts
         async with asyncio.TaskGroup() as standing:
-            standing.create_task(self._output.run())
+            standing.create_task(self._stand())
             standing.create_task(self._attend())
             await self._follow()
+
+    async def _stand(self) -> None:
+        """Keep what stands beside the deliveries going; a line of it that fails must not end the reception."""
+        while True:
+            try:
+                return await self._output.run()
+            except DeliveryError as error:
+                self._telemetry.delivery_failed(self._settings.name, str(error), _STAND_AGAIN_SECONDS)
+            except Exception as error:  # noqa: BLE001 - as in _deliver
+                self._telemetry.output_broke(self._settings.name, error)
+            await asyncio.sleep(_STAND_AGAIN_SECONDS)
 
     async def _attend(self) -> None:
         """Look each second whether a command wants dead letters to go out again."""
         while True:
             for file, positions in orders.waiting(self._data_dir, self._settings.name):
-                with contextlib.suppress(JournalUnavailable):  # then the order stays
+                with contextlib.suppress(JournalUnavailable, OSError):  # then the order stays
                     await self.dead_letters.recall(positions)
                     file.unlink(missing_ok=True)
                     self._stored.set()
@@ -126,18 +139,21 @@ class Forwarder:
 
     async def _hand_over(self, lane: Lane, batch: Sequence[Stored]) -> None:
         """Deliver what is wanted of a batch and move the cursor past what was taken, however it ends."""
-        wanted = await self._render([stored for stored in batch if self._filter.takes_row(stored)])
+        ahead = self._ahead[lane]
+        wanted = await self._render([s for s in batch if self._filter.takes_row(s) and s.position not in ahead])
         sent_us = clock.now_us()
         try:
             if wanted:
                 await self._deliver(wanted)
         except DeliveryError as error:
             self._passed(lane, batch, wanted, error.taken, sent_us)
+            ahead.update([wanted[number].stored.position for number in error.also])
             if not isinstance(error, EventRefused):
                 raise
             await self._refused(lane, wanted[error.taken], error)
         else:
             self._passed(lane, batch, wanted, len(wanted), sent_us)
+        ahead.difference_update([stored.position for stored in batch if stored.position <= self.cursors[lane].position])
 
     async def _deliver(self, events: Sequence[OutEvent]) -> None:
         """Hand events to the output. What its library did not foresee is an outage: it must not end the reception.
@@ -154,7 +170,7 @@ class Forwarder:
             if task is None or task.cancelling():
                 raise
             raise DeliveryError("the output's library gave up what it was doing") from None  # nobody cancelled us
-        except Exception as error:  # noqa: BLE001 - the one place; told with its place in the code, tried again
+        except Exception as error:  # noqa: BLE001 - whatever a library does; told with its place in the code, tried again
             self._telemetry.output_broke(self._settings.name, error)
             raise DeliveryError(f"unexpected {type(error).__name__} in the output") from None
 
@@ -224,7 +240,8 @@ class Forwarder:
             await self._deliver(events)
         except DeliveryError as error:
             refused = events[error.taken] if isinstance(error, EventRefused) else None
-            await self.dead_letters.settle(events[: error.taken], refused, error)
+            taken = [*events[: error.taken], *[events[number] for number in sorted(error.also)]]
+            await self.dead_letters.settle(taken, refused, error)
             if refused is None:
                 raise
         else:

@@ -69,17 +69,19 @@ class KafkaOutput:
         while open_reports and clock.monotonic() < until:
             producer.poll(_POLL_SECONDS)
         if open_reports or errors:
-            self._fail(errors, min(open_reports, default=len(records)))
+            taken = {number for number in range(len(records)) if number not in errors and number not in open_reports}
+            self._fail(errors, min(open_reports, default=len(records)), taken)
 
-    def _fail(self, errors: dict[int, KafkaError], first_open: int) -> None:
+    def _fail(self, errors: dict[int, KafkaError], first_open: int, taken: set[int]) -> None:
         """Raise what the first missing report or error is."""
         first_error = min(errors, default=first_open)
+        also = {number for number in taken if number > min(first_error, first_open)}
         if first_error < first_open and errors[first_error].code() in _REFUSED:
-            raise EventRefused(f"kafka: {errors[first_error].str()}", first_error)
+            raise EventRefused(f"kafka: {errors[first_error].str()}", first_error, also=also)
         self._throw_away()
         if first_error < first_open:
-            raise DeliveryError(f"kafka: {errors[first_error].str()}", first_error)
-        raise DeliveryError(f"kafka: not acknowledged in {self._settings.timeout_seconds:g} s", first_open)
+            raise DeliveryError(f"kafka: {errors[first_error].str()}", first_error, also)
+        raise DeliveryError(f"kafka: not acknowledged in {self._settings.timeout_seconds:g} s", first_open, also)
 
     def _throw_away(self) -> None:
         producer, self._producer = self._producer, None

@@ -56,6 +56,10 @@ class _Acks:
         if not self.done.done():
             self.done.set_exception(DeliveryError(text))
 
+    def taken_after(self, number: int) -> list[int]:
+        """Return the later messages that were taken."""
+        return [n for n in range(number + 1, len(self._open)) if not self._open[n] and n not in self.errors]
+
     def taken(self) -> int:
         """Return how many messages from the first on were taken without a gap."""
         first_open = self._open.find(1)
@@ -119,7 +123,10 @@ class NatsOutput:
             return
         number = min(acks.errors)
         code, text = acks.errors[number]
-        raise (EventRefused if code == _TOO_LARGE else DeliveryError)(f"{self._place}: {text}", number)
+        also = acks.taken_after(number)
+        if code == _TOO_LARGE:
+            raise EventRefused(f"{self._place}: {text}", number, also=also)
+        raise DeliveryError(f"{self._place}: {text}", number, also)
 
     @property
     def _place(self) -> str:

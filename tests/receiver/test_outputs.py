@@ -18,7 +18,7 @@ from receiver.config import JournalSettings, JsonlSettings, OutputSettings
 from receiver.errors import ConfigError, DeliveryError, EventRefused
 from receiver.events import OutEvent, render
 from receiver.journal import Entry, Journal, Lane, Origin, Reader, Row, Stored
-from receiver.outputs import Forwarder, Surroundings, orders, templates
+from receiver.outputs import Forwarder, Surroundings, forwarder, orders, templates
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
 
@@ -135,6 +135,24 @@ def test_after_a_failure_batches_are_small_and_what_is_urgent_goes_first(tmp_pat
     Stage(tmp_path).play(story)
 
 
+def test_what_was_taken_behind_a_failure_does_not_come_again(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        errors = iter([EventRefused("not this one", 2, also=[3, 5]), DeliveryError("away", 0, [1])])
+
+        def fail(events: Sequence[OutEvent]) -> DeliveryError | None:
+            error = next(errors, None)
+            if error is not None:
+                stage.target.taken += [events[number] for number in sorted(error.also)]
+            return error
+
+        stage.target.fails = fail
+        await stage.store(8)
+        await stage.forward(lambda: len(stage.target.taken) == 8)
+        assert stage.target.numbers() == [4, 6, 1, 2, 5, 3, 7, 8]
+
+    Stage(tmp_path).play(story)
+
+
 def test_a_refusal_for_ever_is_not_tried_again_and_is_told(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         def refuse(events: Sequence[OutEvent]) -> DeliveryError | None:
@@ -167,6 +185,25 @@ def test_what_a_library_did_not_foresee_is_an_outage_and_does_not_end_the_receiv
         await stage.forward(lambda: len(stage.target.taken) == 3)
         assert stage.target.numbers() == [1, 2, 3]
         assert stage.telemetry.delivery_failures["bus"] == 3
+
+    Stage(tmp_path).play(story)
+
+
+def test_what_stands_beside_the_deliveries_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder, "_STAND_AGAIN_SECONDS", 0.0)
+
+    async def story(stage: Stage) -> None:
+        failures = [DeliveryError("the port is taken"), ValueError("ours")]
+        begun: list[int] = []
+
+        async def run() -> None:
+            begun.append(1)
+            if failures:
+                raise failures.pop()
+
+        stage.target.run = run  # type: ignore[method-assign]
+        await stage.store(1)
+        await stage.forward(lambda: len(begun) == 3 and len(stage.target.taken) == 1)
 
     Stage(tmp_path).play(story)
 

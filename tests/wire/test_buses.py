@@ -74,7 +74,8 @@ def check(found: list[dict[str, Any]], stored: list[dict[str, Any]], once: bool)
 
 def test_a_duress_comes_first_and_nothing_is_lost_over_kills_of_server_and_receiver(tmp_path: Path, server: Server) -> None:
     chance, waiting = random.Random(WAITING), min(WAITING, server.holds)
-    with receiver(tmp_path, server) as running:
+    states = 'state_topic = "states/{account}"' if isinstance(server, Mosquitto) else ""
+    with receiver(tmp_path, server, states) as running:
         send(running, 0, waiting)
         send(running, waiting, 1, 1)
         wait_until(lambda: running.metric("receiver_output_failures_total") > 0)
@@ -104,9 +105,9 @@ def test_a_duress_comes_first_and_nothing_is_lost_over_kills_of_server_and_recei
     lost = {event["id"] for event in stored} - {event["id"] for event in found}
     print(f"{server.kind}: {len(stored)} stored, {len(found)} found, {CYCLES} kills of each side, lost {len(lost)}")
     if isinstance(server, Mosquitto):
-        states = {event["data"]["account"]: event["id"] for event in server.states()}
-        assert set(states) == set(PANELS)
-        assert set(states.values()) <= {event["id"] for event in stored}
+        last = {event["data"]["account"]: event["id"] for event in server.states()}
+        assert set(last) == set(PANELS)
+        assert set(last.values()) <= {event["id"] for event in stored}
     assert next(n for n, event in enumerate(found) if event["data"]["duress"]) < 50
     if server.sure:
         check(found, stored, server.once)
