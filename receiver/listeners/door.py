@@ -112,7 +112,6 @@ class TcpListener:
                 return
             stranger.abort("crowded-out")
             self.leave(stranger)
-        sock.setblocking(False)
         connection = Connection(self, address)
         self.crowd.enter(connection)
         opening = asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
