@@ -29,7 +29,8 @@ _POOL_BYTES = 4096
 class _Pads:
     """Random bytes for pads, taken from the system 4 KB at a time: 0.15 µs a pad, where ``os.urandom`` each time costs 0.5.
 
-    No byte is used twice, and a process that forks does not share what is left with its child.
+    No byte is used twice (two threads at once may be given the same ones, never too few), and a process that forks does not
+    share what is left with its child.
     """
 
     def __init__(self) -> None:
@@ -41,11 +42,13 @@ class _Pads:
         self.pool, self.at = b"", 0
 
     def take(self, size: int) -> bytes:
-        """Return so many random bytes, none of them a bracket or a bar; at most 16 are asked for."""
-        at, self.at = self.at, self.at + size
-        if self.at > len(self.pool):
-            self.pool, at, self.at = os.urandom(_POOL_BYTES).translate(_FORBIDDEN_IN_PAD), 0, size
-        return self.pool[at : self.at]
+        """Return so many random bytes, 16 at most, none of them a bracket or a bar."""
+        pool, at, end = self.pool, self.at, self.at + size
+        if end > len(pool):
+            pool = self.pool = os.urandom(_POOL_BYTES).translate(_FORBIDDEN_IN_PAD)
+            at, end = 0, size
+        self.at = end
+        return pool[at:end]
 
 
 _pads = _Pads()
