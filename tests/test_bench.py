@@ -50,6 +50,13 @@ def test_a_latency_is_met_only_when_nothing_is_lost_and_the_slow_are_few(sent: i
     assert works.judge_latency("work", [round_told], 3.0).met is met
 
 
+def test_a_latency_that_others_may_have_made_is_not_judged() -> None:
+    round_told = {"latencies": [0.5] * 100, "sent": 100, "done": 100, "generator_waited": 0.4, "cpu_us": 20.0}
+    quiet = round_told | {"latencies": [0.001] * 100, "generator_waited": 0.0}
+    assert works.judge_latency("work", [round_told], 3.0).met is None
+    assert works.judge_latency("work", [round_told, quiet], 3.0).met is True
+
+
 def test_growth_is_judged_by_the_dearest_point() -> None:
     assert works.judge_flat("work", {10: 20.0, 100: 21.9, 1000: 20.0}, "").met is True
     assert works.judge_flat("work", {10: 20.0, 100: 22.1, 1000: 20.0}, "").met is False
