@@ -79,7 +79,7 @@ def heartbeats(plan: Plan, seconds: float) -> Iterator[Figure]:
         "for each account heard)"
     )
     yield found._replace(
-        note=f"{found.note}; {note}", met=bool(found.met) and not dropped,
+        note=f"{found.note}; {note}", met=found.met and not dropped,
         data=found.data | {"resident_before": before, "resident_after": after, "dropped": dropped},
     )  # fmt: skip
 

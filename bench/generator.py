@@ -81,7 +81,8 @@ def _feeds(order: dict[str, Any], links: int) -> list[Callable[[], bytes]]:
 def closed_loop(order: dict[str, Any]) -> dict[str, Any]:
     """Keep ``in_flight`` messages under way, at most one a link, until the time is over or a link has sent all it has.
 
-    With fewer messages than links, the links take turns. The last answer of each turn is looked into.
+    With fewer messages than links, the links take turns. The last answer of each turn is looked into. At the end the answers
+    under way are waited for: what the server has spent on them is in its CPU time.
     """
     links = _links(order)
     poll, looks_right = select.epoll(), _is_frame if order["echo"] else is_ack
@@ -99,15 +100,21 @@ def closed_loop(order: dict[str, Any]) -> dict[str, Any]:
             write(number, feed[number]())
         while clock() < until:
             ready = wait(1.0)
-            for number, _ in ready:
-                reply = read(number, _READ_BYTES)
-                idle.append(number)
+            for reader, _ in ready:
+                reply = read(reader, _READ_BYTES)
+                idle.append(reader)
                 number = idle.popleft()
                 write(number, feed[number]())
             done += len(ready)
             wrong += bool(ready) and not looks_right(reply)
     except StopIteration:
-        pass
+        done += [at for at, _ in ready].index(reader) + 1
+        idle.append(number)
+    under_way = len(links) - len(idle)
+    while under_way > 0 and (ready := wait(1.0)):
+        for reader, _ in ready:
+            read(reader, _READ_BYTES)
+        done, under_way = done + len(ready), under_way - len(ready)
     told = watch.told()
     for link in links:
         link.close()

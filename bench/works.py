@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from bench import servers, usage
-from bench.report import Figure, Pair, compare, median_of, rounds_of
+from bench.report import DISTURBED, Figure, Pair, compare, median_of, rounds_of
 from bench.servers import Server, Setup, generate
 from receiver.config.settings import SECTIONS
 
@@ -103,21 +103,24 @@ def _at(found: list[float], share: float) -> float:
 
 
 def judge_latency(work: str, rounds: list[dict[str, Any]], p99_ms: float, p999_ms: float = float("inf")) -> Figure:
-    """Judge open loops by the medians of their quantiles; whatever was not acknowledged is a failure."""
-    each = [sorted(told["latencies"]) for told in rounds]
+    """Judge open loops by the medians of their quantiles; whatever was not acknowledged is a failure.
+
+    Where others had the generator's core in every round a figure that is too long says nothing of the receiver: not judged.
+    """
+    quiet = [told for told in rounds if told["generator_waited"] <= DISTURBED]
+    each = [sorted(told["latencies"]) for told in quiet or rounds]
     p50, p99, p999 = (statistics.median(_at(found, share) for found in each) for share in (0.5, 0.99, 0.999))
-    lost = sum(told["sent"] - told["done"] for told in rounds)
-    waited = statistics.median(told["generator_waited"] for told in rounds)
-    wanted = f"p99 <= {p99_ms:g} ms" + (f" {p999_ms:g}" if p999_ms != float("inf") else "")
-    cpu = statistics.median(told["cpu_us"] for told in rounds)
+    lost = sum(told["sent"] - told["done"] for told in quiet or rounds)
+    good = p99 <= p99_ms and p999 <= p999_ms and not lost
+    cpu = median(quiet or rounds, "cpu_us")
     return Figure(
-        work, f"p50 {p50:.2f} ms", f"p99 {p99:.2f} p99.9 {p999:.2f}", f"{cpu:.1f} µs CPU", wanted,
-        p99 <= p99_ms and p999 <= p999_ms and not lost,
+        work, f"p50 {p50:.2f} ms", f"p99 {p99:.2f} p99.9 {p999:.2f}", f"{cpu:.1f} µs CPU",
+        f"p99 <= {p99_ms:g} ms" + (f" {p999_ms:g}" if p999_ms != float("inf") else ""), good if good or quiet else None,
         f"{sum(told['done'] for told in rounds)} of {sum(told['sent'] for told in rounds)} acknowledged, longest "
-        f"{max(_at(found, 1) for found in each):.1f} ms; the generator waited {waited:.0%} of the time for a core",
+        f"{max(_at(found, 1) for found in each):.1f} ms; {len(rounds) - len(quiet)} of {len(rounds)} rounds disturbed",
         {
             "p50_ms": p50, "p99_ms": p99, "p999_ms": p999, "lost": lost, "cpu_us": cpu,
-            "p99_each": [_at(found, 0.99) for found in each],
+            "p99_each": [_at(found, 0.99) for found in each], "disturbed": len(rounds) - len(quiet),
         },
     )  # fmt: skip
 
