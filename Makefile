@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench bench-start demo crash buses fuzz acceptance sbom audit clean flood
+.PHONY: help run test lint format bench bench-journal bench-start demo crash buses fuzz acceptance sbom audit clean flood
 
 help:  ## Say what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -52,6 +52,9 @@ format: $(VENV)/dev  ## Write the code in the house's format.
 
 bench: $(VENV)/dev  ## Measure against a bare echo in the same run.
 	@$(BIN)/python -m bench
+
+bench-journal: $(VENV)/dev  ## Measure what the journal costs by itself, a commit and a signal.
+	@$(BIN)/python -m bench.journal
 
 bench-start: $(VENV)/dev  ## Measure the time from exec to ready, with 100,000 accounts and 200,000 stored signals.
 	@$(BIN)/python -m bench.start
