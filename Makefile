@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench bench-full bench-check bench-profile bench-start demo crash buses fuzz acceptance sbom audit clean flood
+.PHONY: help run test lint format bench bench-full bench-check bench-profile bench-start demo crash buses fuzz acceptance sbom audit clean flood bench-journal
 
 help:  ## Say what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -70,6 +70,9 @@ bench-check: $(VENV)/dev  ## Fail when speed was lost grossly (plain signals aga
 
 bench-profile: $(VENV)/bench  ## Draw where the time of one message goes, docs/images/message.svg.
 	@$(BIN)/python -m bench.profile
+
+bench-journal: $(VENV)/dev  ## Measure what the journal costs by itself, a commit and a signal.
+	@$(BIN)/python -m bench.journal
 
 bench-start: $(VENV)/dev  ## Measure the time from exec to ready, with 100,000 accounts and 200,000 stored signals.
 	@$(BIN)/python -m bench.start

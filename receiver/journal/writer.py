@@ -218,7 +218,7 @@ class Writer(threading.Thread):
             # Writes every page of the log into the file and syncs it, so that nothing hangs on a sync that failed.
             if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise JournalUnavailable("another program reads the journal, its log cannot be emptied; tried again")
-            batch.adopted = self._beyond(connection)
+            beyond = self._beyond(connection)
             lengthen_log(connection, self._folder.path)
             probe(connection)
             self._place = self._folder.place()
@@ -226,10 +226,13 @@ class Writer(threading.Thread):
             with suppress(sqlite3.Error):
                 connection.close()
             raise
-        self._connection = connection
+        self._connection = connection  # only now: a mend that failed half way finds the same again
+        for last, first, parts, content in beyond:
+            batch.adopted += unpack(last, first, parts, content).messages
+            self._next_position, self._last_parts = last + 1, parts
 
-    def _beyond(self, connection: sqlite3.Connection) -> list[tuple[int, Entry]]:
-        """Return the messages after the last group that was reported, once that one is found; positions go on behind them.
+    def _beyond(self, connection: sqlite3.Connection) -> list[tuple[int, int, bytes, bytes]]:
+        """Return the groups after the last one that was reported, once that one is found.
 
         Raises:
             JournalUnavailable: this is not the journal that was written.
@@ -243,11 +246,7 @@ class Writer(threading.Thread):
                     "put the right file back, or restart the receiver to go on with this one"
                 )
         beyond = "SELECT last, first, parts, content FROM groups WHERE last >= ? ORDER BY last"
-        adopted: list[tuple[int, Entry]] = []
-        for last, first, parts, content in connection.execute(beyond, (self._next_position,)).fetchall():
-            adopted += unpack(last, first, parts, content).messages
-            self._next_position, self._last_parts = last + 1, parts
-        return adopted
+        return connection.execute(beyond, (self._next_position,)).fetchall()
 
     def _abandon(self, error: Exception) -> None:
         """After a failure trust nothing of the connection; the journal is mended before it takes the next batch."""
