@@ -20,6 +20,7 @@ from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
 from receiver.errors import JournalUnavailable, PolicyError, ReceiverError, StaleTimestamp
 from receiver.journal import Journal, Kind, Lane, Refusal, Row
+from receiver.on_test import OnTest
 from receiver.paths import PathChange, Paths
 from receiver.policy import Verdict
 from receiver.senders import Heard, Notice, Senders
@@ -57,6 +58,7 @@ class Pipeline:
         self.paths = Paths()
         self.senders = Senders(clock_settings)
         self.troubles = Troubles()
+        self.on_test = OnTest()
         self.clock_settings = clock_settings
         self._journal = journal
         self._telemetry = telemetry
@@ -91,6 +93,8 @@ class Pipeline:
                 return replies.ack_link_test(message, key, now_us)
             events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
             rows = _rows(message, events, account, heard, route, now_us, suspect)
+            if self.on_test.tickets:
+                rows = self.on_test.mark(rows, events, envelope.address.account, now_us, steady_us)
             receipt = await self._journal.append(rows)  # on disk from here on
         except StaleTimestamp as error:
             return self._refuse_stale(error, message, account, route, now_us)

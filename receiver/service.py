@@ -34,6 +34,7 @@ from receiver.listeners import (
     from_systemd,
     open_port,
 )
+from receiver.on_test import Desk
 from receiver.outputs import Forwarder, Surroundings
 from receiver.paths import STORM_US, Storm
 from receiver.pipeline import Pipeline
@@ -126,7 +127,7 @@ class Service:
             )
             self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
-            self._watch_journal()
+            self._stand_watch()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
             self._allow_connections()
             self._add_gauges()
@@ -148,12 +149,14 @@ class Service:
                     parting.create_task(tcp.part(_PART_SECONDS))
         telemetry.stopped()
 
-    def _watch_journal(self) -> None:
+    def _stand_watch(self) -> None:
         settings = self._settings
         self._journal_watch = JournalWatch(
             self._journal, settings.journal, settings.receiver.data_dir, self._telemetry, self._tell_own
         )
         self._pipeline.own_event = self._tell_directly
+        self._desk = Desk(settings.receiver.data_dir, self._pipeline.on_test, self._tell_own)
+        self._desk.load()
 
     def _make_journal(self) -> Journal:
         settings = self._settings
@@ -171,7 +174,7 @@ class Service:
         async with asyncio.TaskGroup() as standing:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
-            tasks += [standing.create_task(self._watch())]
+            tasks += [standing.create_task(self._watch()), standing.create_task(self._desk.run())]
             hatch = self._succession.open_hatch(self.stop)
             tasks += [standing.create_task(hatch.tend())]
             self._announce(http_port)
@@ -363,6 +366,7 @@ class Service:
         gauge("receiver_connections", "Open connections", ("transport",), connections)
         gauge("receiver_paths", "Supervised paths that were heard, by state", ("state",), paths)
         gauge("receiver_accounts", "Registered accounts", (), one(lambda: len(self._accounts)))
+        gauge("receiver_accounts_on_test", "Accounts on test", (), one(lambda: len(self._pipeline.on_test)))
         gauge("receiver_remembered_messages", "Messages remembered for repeats", (), one(lambda: self._journal.remembered))
         gauge("receiver_troubles_total", "Troubles by reason, each one, told or counted", ("reason",), troubles)
         gauge("receiver_link_tests_stale_total", "Link tests acknowledged that proved nothing new", (), one(stale_tests))

@@ -22,6 +22,7 @@ from protocols.errors import KeyFormatError
 from receiver import __version__, clock, panel, process
 from receiver.cli.accounts import accounts_group
 from receiver.cli.journal import journal
+from receiver.cli.on_test import accounts_test
 from receiver.cli.options import CONFIG, fail, load, parse_key
 from receiver.cli.outputs import outputs_group
 from receiver.errors import ConfigError
@@ -250,4 +251,5 @@ def _summarise(answers: list[panel.Answer]) -> None:
 
 main.add_command(journal)
 main.add_command(accounts_group)
+accounts_group.add_command(accounts_test)
 main.add_command(outputs_group)

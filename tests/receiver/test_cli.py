@@ -214,3 +214,29 @@ def test_bytes_of_the_wire_cannot_reach_the_terminal(config: Path, tmp_path: Pat
     assert "HA" in done.stdout
     assert "\x1b" not in done.stdout
     assert "\x07" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ((), "needs an ACCOUNT"),
+        (("1234", "--by", "b"), "--reason is needed"),
+        (("1234", "--reason", "r"), "--by is needed"),
+        (("1234", "--reason", "r\x1b", "--by", "b"), "--reason is needed"),
+        (("1234", "--reason", "r", "--by", "b", "--for", "25h"), "24 hours at most"),
+        (("1234", "--reason", "r", "--by", "b", "--for", "0m"), "24 hours at most"),
+        (("1234", "--reason", "r", "--by", "b", "--for", "soon"), "write 2h"),
+        (("1234", "--reason", "r", "--by", "b", "--until", "2020-01-01T00:00:00Z"), "a time to come"),
+        (("1234", "--reason", "r", "--by", "b", "--until", "tomorrow"), "ISO 8601"),
+        (("1234", "--reason", "r", "--by", "b", "--until", "x", "--for", "1h"), "leave one out"),
+        (("1234", "--reason", "r", "--by", "b", "--points", "0"), "can name none"),
+        (("1234", "--end", "--by", "b", "--reason", "\x1b[2J"), "--reason is needed"),
+        (("9999", "--reason", "r", "--by", "b"), "there is no account 9999"),
+        (("1234", "--end", "--by", "b"), "is not on test"),
+        (("1234", "--reason", "r", "--by", "b"), "cannot be written"),
+    ],
+)
+def test_a_test_needs_an_account_a_reason_a_person_and_an_end(config: Path, args: tuple[str, ...], sentence: str) -> None:
+    done = run("accounts", "test", "--config", str(config), *args)
+    assert (done.exit_code, sentence in done.stderr) == (2, True), done.stderr
+    assert "Traceback" not in done.output
