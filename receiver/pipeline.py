@@ -94,7 +94,9 @@ class Pipeline:
             events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
             rows = _rows(message, events, account, heard, route, now_us, suspect)
             if self.on_test.tickets:
-                rows = self.on_test.mark(rows, events, envelope.address.account, now_us, steady_us)
+                name, flags = envelope.address.account, rows[0].flags
+                flags = self.on_test.flags(flags, events, name, now_us, steady_us)
+                rows = [row._replace(flags=flags) for row in rows]
             receipt = await self._journal.append(rows)  # on disk from here on
         except StaleTimestamp as error:
             return self._refuse_stale(error, message, account, route, now_us)

@@ -12,12 +12,11 @@ is set back prolongs nothing.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from receiver.clock import SECOND_US
-from receiver.journal import Row
-from receiver.payloads import Event
+from receiver.payloads import Event, some_events
 
 LONGEST_US = 24 * 3600 * SECOND_US
 """A test that nobody ends must not outlive the next day's shift."""
@@ -118,13 +117,12 @@ class OnTest:
             del self.tickets[ticket.account]
         return over
 
-    def mark(self, rows: list[Row], events: Iterable[Event], account: str, now_us: int, steady_us: int) -> list[Row]:
-        """Return a message's rows with the flag on those that are tests; asked only while something is on test."""
+    def flags(self, flags: str, events: Sequence[Event], account: str, now_us: int, steady_us: int) -> str:
+        """Return a message's flags as they are stored, with those of its events that are tests; asked while one is on test."""
         found = self.tickets.get(account.upper())
         if found is None or now_us >= found[0].until_us or steady_us >= found[1]:
-            return rows
-        ticket = found[0]
-        return [
-            row._replace(flags=f"{row.flags} {_FLAG}".lstrip()) if ticket.covers(event) else row
-            for row, event in zip(rows, events, strict=True)
-        ]
+            return flags
+        covered = [number for number, event in enumerate(events) if found[0].covers(event)]
+        if not covered:
+            return flags
+        return f"{flags} {_FLAG if len(covered) == len(events) else some_events(_FLAG, covered)}".lstrip()

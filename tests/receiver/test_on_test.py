@@ -9,7 +9,6 @@ import pytest
 
 from protocols import dc09
 from receiver import clock, on_test, payloads
-from receiver.journal import Row
 from receiver.on_test import Desk, OnTest, Ticket, orders
 from receiver.troubles import Trouble
 
@@ -34,8 +33,8 @@ def flags(made: Ticket, token: str, data: str, dialect: str = "") -> list[str]:
     """Return the stored flags of a message's events while the ticket is in force."""
     desk, found = OnTest(), events(token, f"#1234|{data}", dialect)
     assert desk.begin(made, NOW, STEADY)
-    rows = [Row(0, 1, 5, 0, NOW, None, b"i" * 16, n, 1, "p", "plaintext", b"", None) for n, _ in enumerate(found)]
-    return [row.flags for row in desk.mark(rows, found, "1234", NOW, STEADY)]
+    stored = desk.flags("plaintext", found, "1234", NOW, STEADY)
+    return [" ".join(payloads.flags_of(stored, number)) for number, _ in enumerate(found)]
 
 
 TEST, REAL = "plaintext on-test", "plaintext"
@@ -77,6 +76,7 @@ def test_only_what_was_named_is_a_test_and_no_duress_that_was_not_ticked(made: T
 @pytest.mark.parametrize(
     ("made", "data", "wanted"),
     [
+        (WHOLE, "Nri1/BA001/HA004/BA002", [TEST, REAL, TEST]),
         (WHOLE, "Nri1/BA001", [TEST]),
         (WHOLE, "Nri1/BA001/HA004", [TEST, REAL]),
         (TICKED, "Nri1/BA001/HA015", [TEST, TEST]),
@@ -97,10 +97,9 @@ def test_an_opaque_format_is_never_a_test_and_423_is_a_duress_where_the_dialect_
 def test_another_account_is_not_on_test_and_the_name_matches_in_either_case() -> None:
     desk = OnTest()
     found = events("ADM-CID", "#1234|1130 01 001")
-    rows = [Row(0, 1, 5, 0, NOW, None, b"i" * 16, 0, 1, "p", "", b"", None)]
     assert desk.begin(ticket("AB12", whole=True), NOW, STEADY)
-    assert desk.mark(rows, found, "1234", NOW, STEADY) is rows
-    assert desk.mark(rows, found, "ab12", NOW, STEADY)[0].flags == "on-test"
+    assert desk.flags("", found, "1234", NOW, STEADY) == ""
+    assert desk.flags("", found, "ab12", NOW, STEADY) == "on-test"
 
 
 @pytest.mark.parametrize("wrong", ["", "0", "000", "1;2", "user:", "1//2", "user:0", "x" * 9, ",".join(["1"] * 201)])
@@ -115,8 +114,7 @@ def test_a_test_ends_by_itself_by_whichever_clock_comes_first() -> None:
         assert desk.begin(ticket(whole=True), NOW, STEADY)
         now_us, steady_us = NOW + wall * HOUR_US, STEADY + steady * HOUR_US
         found = events("ADM-CID", "#1234|1130 01 001")
-        rows = [Row(0, 1, 5, 0, NOW, None, b"i" * 16, 0, 1, "p", "", b"", None)]
-        assert bool(desk.mark(rows, found, "1234", now_us, steady_us)[0].flags) is not over
+        assert desk.flags("", found, "1234", now_us, steady_us) == ("" if over else "on-test")
         assert len(desk.ended(now_us, steady_us)) == over
 
 
