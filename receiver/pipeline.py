@@ -94,9 +94,7 @@ class Pipeline:
             events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
             rows = _rows(message, events, account, heard, route, now_us, suspect)
             if self.on_test.tickets:
-                name, flags = envelope.address.account, rows[0].flags
-                flags = self.on_test.flags(flags, events, name, now_us, steady_us)
-                rows = [row._replace(flags=flags) for row in rows]
+                rows = self._mark_tests(rows, events, envelope, now_us, steady_us)
             receipt = await self._journal.append(rows)  # on disk from here on
         except StaleTimestamp as error:
             return self._refuse_stale(error, message, account, route, now_us)
@@ -109,6 +107,13 @@ class Pipeline:
             if heard.if_new is not None or events[0].block_account is not None:
                 self._notice_signal(heard.if_new, events[0].block_account, envelope, route, now_us)
         return replies.ack(message, receipt, key, now_us)
+
+    def _mark_tests(
+        self, rows: list[Row], events: tuple[payloads.Event, ...], envelope: dc09.Envelope, now_us: int, steady_us: int
+    ) -> list[Row]:
+        """Flag what is on test; asked while something is."""
+        flags = self.on_test.flags(rows[0].flags, events, envelope.address.account, now_us, steady_us)
+        return [row._replace(flags=flags) for row in rows]
 
     def handle_damage(self, damage: dc09.Damage, route: Route) -> None:
         """Count and keep bytes that are no frame; they are never answered."""
