@@ -118,7 +118,7 @@ class OnTest:
         return over
 
     def flags(self, flags: str, events: Sequence[Event], account: str, now_us: int, steady_us: int) -> str:
-        """Return a message's flags as they are stored, with which of its events are tests; asked while something is on test."""
+        """Return a message's flags as they are stored, with which of its events are tests."""
         found = self.tickets.get(account.upper())
         if found is None or now_us >= found[0].until_us or steady_us >= found[1]:
             return flags
