@@ -69,13 +69,13 @@ class Pipeline:
 
     async def handle(self, frame: dc09.Frame, route: Route) -> bytes | None:
         """Return the reply to one frame, or None when the right answer is silence."""
-        now_us, steady_us = self._clock(), self.steady()
-        envelope: dc09.Envelope | None = None
+        now_us, steady_us, envelope = self._clock(), self.steady(), None
         try:
             envelope = dc09.open_envelope(frame)  # who sent it: always in clear
             policy.check_sender(envelope)
             account = self.accounts.find(envelope.address.account)
-            key = self.accounts.key_for(account)
+            old = account.old_key  # its key is being rotated, and the message shows which of two opens it
+            key = self.accounts.key_for(account) if old is None else policy.choose_key(envelope, account.key, old, now_us)
             message = dc09.unseal(envelope, key)  # decrypts when the token starts with *
             policy.check_plaintext(envelope, account)
             suspect = policy.check_clock(message, account, self.clock_settings, now_us, self._watch, steady_us)

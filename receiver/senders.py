@@ -306,6 +306,11 @@ class Senders:
             return self._registered.get(account.account)
         return self._strangers.get(message.envelope.address.account.upper())
 
+    def key_of(self, account: str) -> dc09.Key | None:
+        """Return the key that opened a registered account's latest encrypted message, None when there was none."""
+        sender = self._registered.get(account)
+        return None if sender is None else sender.key
+
     def keep(self, registered: Collection[str]) -> None:
         """Forget accounts that are no longer registered (the register was read again)."""
         for name in self._registered.keys() - set(registered):

@@ -20,7 +20,7 @@ from receiver.accounts import Accounts
 from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
 from receiver.errors import ConfigError
-from receiver.gauges import add_clock_gauges, add_output_gauges
+from receiver.gauges import add_account_gauges, add_clock_gauges, add_output_gauges
 from receiver.journal import Journal, Origin, Reader, Row, Stored
 from receiver.journal_watch import JournalWatch
 from receiver.listeners import (
@@ -38,6 +38,7 @@ from receiver.on_test import Desk
 from receiver.outputs import Forwarder, Surroundings
 from receiver.paths import STORM_US, Storm
 from receiver.pipeline import Pipeline
+from receiver.rotation import KeyWatch
 from receiver.succession import Succession
 from receiver.telemetry import Labelled, Telemetry
 from receiver.troubles import REASONS, Trouble
@@ -157,6 +158,10 @@ class Service:
         self._pipeline.own_event = self._tell_directly
         self._desk = Desk(settings.receiver.data_dir, self._pipeline.on_test, self._tell_own)
         self._desk.load()
+        self._key_watch = KeyWatch(
+            settings.receiver.data_dir, lambda: self._accounts, self._pipeline.senders.key_of,
+            lambda trouble: self._pipeline.raise_trouble(trouble, self._home(), clock.now_us()),
+        )  # fmt: skip
 
     def _make_journal(self) -> Journal:
         settings = self._settings
@@ -174,7 +179,7 @@ class Service:
         async with asyncio.TaskGroup() as standing:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
-            tasks += [standing.create_task(self._watch()), standing.create_task(self._desk.run())]
+            tasks += [standing.create_task(run()) for run in (self._watch, self._desk.run, self._key_watch.run)]
             hatch = self._succession.open_hatch(self.stop)
             tasks += [standing.create_task(hatch.tend())]
             self._announce(http_port)
@@ -361,12 +366,11 @@ class Service:
 
         add_clock_gauges(self._telemetry, self._clock_watch)
         add_output_gauges(self._telemetry, self._by_name())
+        add_account_gauges(self._telemetry, lambda: len(self._accounts), self._pipeline.on_test, self._key_watch.rotation)
         gauge = self._telemetry.gauge
         self._journal_watch.add_gauges()
         gauge("receiver_connections", "Open connections", ("transport",), connections)
         gauge("receiver_paths", "Supervised paths that were heard, by state", ("state",), paths)
-        gauge("receiver_accounts", "Registered accounts", (), one(lambda: len(self._accounts)))
-        gauge("receiver_accounts_on_test", "Accounts on test", (), one(lambda: len(self._pipeline.on_test)))
         gauge("receiver_remembered_messages", "Messages remembered for repeats", (), one(lambda: self._journal.remembered))
         gauge("receiver_troubles_total", "Troubles by reason, each one, told or counted", ("reason",), troubles)
         gauge("receiver_link_tests_stale_total", "Link tests acknowledged that proved nothing new", (), one(stale_tests))

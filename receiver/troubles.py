@@ -39,6 +39,7 @@ REASONS = {
     "automation-lost": "an output's automation software does not answer; events wait for it",
     "automation-restored": "an output's automation software answers again",
     "does-not-fit": "an account or number had no room in an automation format and went out cut",
+    "old-key-in-use": "a panel uses its old key, which ends soon or has ended",
     "on-test-began": "an account, or a part of it, was put on test",
     "on-test-ended": "an account is no longer on test",
     "paths-lost": "many paths were lost at once; the count stands for them",

@@ -15,7 +15,7 @@ LAYERS = [
     "receiver.config",
     "receiver.accounts receiver.journal receiver.clockwatch",
     "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",
-    "receiver.events receiver.senders receiver.journal_watch receiver.on_test",
+    "receiver.events receiver.senders receiver.journal_watch receiver.on_test receiver.rotation receiver.register",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
     "receiver.listeners",
     "receiver.succession receiver.gauges",

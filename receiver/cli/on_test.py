@@ -7,12 +7,11 @@ from pathlib import Path
 import click
 
 from receiver import clock, on_test
-from receiver.cli.options import CONFIG, accounts_of, fail, load
+from receiver.cli.options import CONFIG, accounts_of, fail, length_seconds, load
 from receiver.config import Settings
 
 _WAIT_SECONDS = 5.0  # the receiver looks each second
 _DEFAULT = "2h"
-_LENGTH = re.compile(r"(?:([0-9]{1,3})h)?(?:([0-9]{1,4})m)?")
 _MOST_TEXT = 200
 
 
@@ -91,10 +90,10 @@ def _until(now_us: int, length: str | None, until: str | None) -> int:
                 f"--until is {until!r}; it must be ISO 8601, for example 2026-11-23T14:00:00Z (UTC unless it says otherwise)"
             )
     else:
-        match = _LENGTH.fullmatch((length or _DEFAULT).strip())
-        if match is None or not any(match.groups()):
+        seconds = length_seconds(length or _DEFAULT)
+        if seconds is None:
             fail(f"--for is {length!r}; write 2h, 90m or 1h30m")
-        until_us = now_us + (int(match[1] or 0) * 3600 + int(match[2] or 0) * 60) * clock.SECOND_US
+        until_us = now_us + seconds * clock.SECOND_US
     if not 0 < until_us - now_us <= on_test.LONGEST_US:
         fail("a test ends at a time to come, and after 24 hours at most")
     return until_us
