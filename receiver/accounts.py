@@ -14,7 +14,7 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
@@ -77,7 +77,9 @@ class Account(NamedTuple):
 
 
 class Accounts:
-    """All registered accounts; replaced as a whole when the file is read again."""
+    """All registered accounts; replaced as a whole when the file is read again. ``revision`` counts changes in between."""
+
+    revision = 0
 
     def __init__(
         self, rows: Mapping[str, Account], default_key: Key | None = None, accept_unknown: bool | None = None
@@ -102,6 +104,21 @@ class Accounts:
     def key_for(self, account: Account) -> Key | None:
         """Return the key that opens an account's encrypted messages."""
         return account.key or self._default_key
+
+    def refresh(self) -> Collection[str] | None:
+        """Take what was changed elsewhere; return whose accounts, None for too many to name. A file is read on SIGHUP."""
+        return ()
+
+    def close(self) -> None:
+        """Let go of what the register is kept in."""
+
+    def names(self) -> set[str]:
+        """Return the names of all accounts."""
+        return {account.account for account in self._rows.values()}
+
+    def supervised_names(self) -> set[str]:
+        """Return the names of the accounts that have a supervision interval."""
+        return {account.account for account in self.supervised()}
 
     def rotating(self) -> list[Account]:
         """Return the accounts whose key is being rotated, or was: an old key stands in their entry."""
@@ -208,6 +225,15 @@ def _read_row(cells: Iterable[str], base: Path, environment: Mapping[str, str]) 
         _read_zone(zone) if zone else None, dialect, site or None, instructions or None,
         old_key=_read_old_key(old, old_until, key, base, environment) if old or old_until else None,
     )  # fmt: skip
+
+
+def from_cells(row: Mapping[str, str]) -> Account:
+    """Read the cells of one row by column; a key stands in the row itself.
+
+    Raises:
+        ConfigError: a cell is wrong. KeyFormatError: so is a key.
+    """
+    return _read_row([row.get(name, "") for name in _READ], Path(), {})
 
 
 def _read_key(text: str, path: str, base: Path, environment: Mapping[str, str]) -> Key:

@@ -36,8 +36,8 @@ class Store(Protocol):
             OSError: it cannot be written.
         """
 
-    def put(self, rows: Iterable[Row]) -> int:
-        """Add or replace accounts, all of them or none; return how many.
+    def put(self, rows: Iterable[Row], base: Path) -> int:
+        """Add or replace accounts, all of them or none; return how many. A ``key_file`` is relative to ``base``.
 
         Raises:
             ConfigError: with every mistake.
@@ -50,6 +50,9 @@ class Store(Protocol):
         Raises:
             ConfigError: the register, or a key in it, cannot be read.
         """
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
 class CsvStore:
@@ -74,9 +77,13 @@ class CsvStore:
 
         accounts.edit(self._file, apply)
 
-    def put(self, rows: Iterable[Row]) -> int:
+    def put(self, rows: Iterable[Row], base: Path) -> int:
         """Add or replace accounts; columns that are not given stay as they are."""
-        given = {row["account"].upper(): row for row in rows}
+        given = {}
+        for row in rows:
+            if row.get("key_file"):
+                row["key_file"] = str(base.absolute() / row["key_file"])
+            given[row["account"].upper()] = row
 
         def apply(known: accounts.Rows) -> None:
             known.update({name: known.get(name, {}) | row for name, row in given.items()})
@@ -92,6 +99,9 @@ class CsvStore:
                 if with_keys and row.get("key_file"):
                     row["key"] = accounts.key_text(row["key_file"], self._file.parent)
                 yield {name: text for name, text in row.items() if with_keys or name not in SECRET_COLUMNS}
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def read_rows(file: Path) -> Iterator[Row]:
@@ -136,6 +146,21 @@ def rotated(row: Row | None, account: str, key: str, overlap_seconds: int, repla
         return row | {"key": key, "old_key": "", "old_key_until": ""}
     end = clock.seconds_to_text(now_us // clock.SECOND_US + overlap_seconds)
     return row | {"key": key, "old_key": before, "old_key_until": end}
+
+
+def prolonged(row: Row | None, account: str, overlap_seconds: int, now_us: int) -> Row:
+    """Return a row whose old key works for so long from now on, 0 for no longer.
+
+    Raises:
+        ConfigError: there is no account, or none of its keys is being rotated.
+    """
+    if row is None:
+        raise ConfigError(f"there is no account {account}")
+    if not row.get("old_key"):
+        raise ConfigError(f"the key of account {account} is not being rotated")
+    if not overlap_seconds:
+        return row | {"old_key": "", "old_key_until": ""}
+    return row | {"old_key_until": clock.seconds_to_text(now_us // clock.SECOND_US + overlap_seconds)}
 
 
 def write_new(file: Path, text: str) -> None:

@@ -102,6 +102,7 @@ class KeyWatch:
         self._accounts, self._key_of, self._tell = accounts, key_of, tell
         self.rotation = Rotation(read(data_dir))
         self._register: Accounts | None = None
+        self._revision = 0
         self._turn: list[Account] = []
         self._at = 0
         self._wait = 0.0
@@ -121,8 +122,9 @@ class KeyWatch:
     def look(self, now_us: int) -> None:
         """Look at the next accounts in turn."""
         register = self._accounts()
-        if register is not self._register:
-            self._register, self._turn, self._at = register, register.rotating(), 0
+        if register is not self._register or register.revision != self._revision:
+            self._revision, self._register = register.revision, register
+            self._turn, self._at = register.rotating(), 0
             self.rotation.keep(account.account for account in self._turn)
         for account in self._turn[self._at : self._at + _LOOKED_AT]:
             text = self.rotation.look(account, self._key_of(account.account), now_us)

@@ -13,10 +13,10 @@ LAYERS = [
     "protocols.automation",
     "receiver.errors receiver.clock receiver.process",
     "receiver.config",
-    "receiver.accounts receiver.journal receiver.clockwatch",
+    "receiver.accounts receiver.journal receiver.clockwatch receiver.vault",
     "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",
     "receiver.events receiver.senders receiver.journal_watch receiver.on_test receiver.rotation receiver.register",
-    "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
+    "receiver.pipeline receiver.outputs receiver.explain receiver.panel receiver.managed",
     "receiver.listeners",
     "receiver.succession receiver.gauges",
     "receiver.service",
@@ -26,7 +26,7 @@ LAYERS = [
 LEVEL = {name: level for level, line in enumerate(LAYERS) for name in line.split()}
 HOMES = {
     "crcmod": {"protocols/dc09/crc.py"},
-    "cryptography": {"protocols/dc09/cipher.py"},
+    "cryptography": {"protocols/dc09/cipher.py", "receiver/vault.py"},
     "prometheus_client": {"receiver/telemetry.py"},
     "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "on_test", "options", "outputs")},
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},
@@ -41,7 +41,8 @@ HOMES = {
     "uvloop": {"receiver/cli/__init__.py"},
     "sqlite3": {
         f"receiver/journal/{name}.py" for name in ("deliveries", "jobs", "opening", "reader", "salvage", "store", "writer")
-    },
+    }
+    | {"receiver/managed.py"},
 }
 MODULES = sorted(path for package in ("protocols", "receiver") for path in (ROOT / package).rglob("*.py"))
 

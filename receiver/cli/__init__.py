@@ -88,7 +88,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 def check_config(file: Path) -> None:
     """Check a configuration and its account register; exit 2 and every mistake, or 0 and a summary."""
     from receiver import outputs
-    from receiver.service import load_accounts
+    from receiver.managed import load_accounts
 
     settings = load(file)
     try:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from protocols.errors import KeyFormatError
-from receiver import accounts, clock, register, rotation
+from receiver import accounts, clock, config, register, rotation
 from receiver.accounts import Account
 from receiver.cli.options import CONFIG, accounts_of, fail, length_seconds, load, store_of
 from receiver.errors import ConfigError
@@ -36,6 +36,8 @@ def _told(store: register.Store) -> Iterator[register.Store]:
         fail(str(error))
     except OSError as error:
         fail(f"{store.where} cannot be written: {error.strerror}")
+    finally:
+        store.close()
 
 
 @accounts_group.command("list")
@@ -122,7 +124,7 @@ def accounts_import(config_file: Path | None, file: Path) -> None:
     """Add or replace every account of another CSV file; all of it or, with any mistake, nothing."""
     with _told(store_of(load(config_file))) as store:
         accounts.read_csv(file)
-        count = store.put(register.read_rows(file))
+        count = store.put(register.read_rows(file), file.parent)
         click.echo(f"{count} accounts are in {store.where}; {store.after}")
 
 
@@ -151,35 +153,47 @@ def accounts_export(config_file: Path | None, with_keys: Path | None) -> None:
 @click.option("--key-stdin", is_flag=True, help="Read the new key from standard input.")
 @click.option("--generate", type=click.Path(path_type=Path), help="Make a new key and write it into this new file.")
 @click.option("--overlap", default="24h", show_default=True, help="How long the old key works beside it; 0 ends it now.")
+@click.option("--prolong", is_flag=True, help="No new key: the old one of the rotation works for --overlap from now on.")
 @click.option("--replace", is_flag=True, help="Even while an earlier rotation is not over: the key before ends now.")
 def accounts_rotate_key(
-    config_file: Path | None, account: str, key_stdin: bool, generate: Path | None, overlap: str, replace: bool
-) -> None:
+    config_file: Path | None, account: str, key_stdin: bool, generate: Path | None, overlap: str, prolong: bool,
+    replace: bool,
+) -> None:  # fmt: skip
     """Give ACCOUNT a new key; the old one works beside it for a while, until the panel has the new one."""
-    if key_stdin is (generate is not None):
-        fail("rotate-key needs one of --key-stdin and --generate FILE")
+    if key_stdin + (generate is not None) + prolong != 1:
+        fail("rotate-key needs one of --key-stdin, --generate FILE and --prolong")
     seconds = 0 if overlap == "0" else length_seconds(overlap)
     if seconds is None or seconds > _LONGEST_OVERLAP:
         fail(f"--overlap is {overlap!r}; write 24h, 90m, 7d or 0, at most 400d")
-    settings = load(config_file)
-    if generate is not None:
-        before = accounts_of(settings).find(account).key
-        key = register.make_key(before.bits if before else 128)
-        _write_new(generate, key + "\n")
-    else:
-        key = sys.stdin.readline().strip()
+    settings, now_us = load(config_file), clock.now_us()
+    key = "" if prolong else _new_key(settings, account, generate)
+
+    def change(row: register.Row | None) -> register.Row:
+        if prolong:
+            return register.prolonged(row, account, seconds, now_us)
+        return register.rotated(row, account, key, seconds, replace, now_us)
+
     try:
         with _told(store_of(settings)) as store:
-            now_us = clock.now_us()
-            store.change(account, lambda row: register.rotated(row, account, key, seconds, replace, now_us))
+            store.change(account, change)
     except SystemExit:
         if generate is not None:
             generate.unlink(missing_ok=True)  # a key that nothing has
         raise
-    click.echo(f"{account} has a new key in {store.where}; {store.after}")
-    if seconds:
-        end = clock.seconds_to_text(clock.now_us() // clock.SECOND_US + seconds)
-        click.echo(f"the old key works until {end}; accounts list --old-keys tells who still uses one", err=True)
+    click.echo(f"{account} {'keeps its' if prolong else 'has a'} new key in {store.where}; {store.after}")
+    end = clock.seconds_to_text(now_us // clock.SECOND_US + seconds)
+    old = f"works until {end}; accounts list --old-keys tells who still uses one" if seconds else "works no longer"
+    click.echo(f"the old key {old}", err=True)
+
+
+def _new_key(settings: config.Settings, account: str, generate: Path | None) -> str:
+    """Return the new key: from standard input, or made as long as the old one and written into a new file."""
+    if generate is None:
+        return sys.stdin.readline().strip()
+    before = accounts_of(settings).find(account).key
+    key = register.make_key(before.bits if before else 128)
+    _write_new(generate, key + "\n")
+    return key
 
 
 def _write_new(file: Path, text: str) -> None:

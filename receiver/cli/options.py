@@ -52,7 +52,7 @@ def reader(config_file: Path | None) -> tuple[config.Settings, Reader]:
 
 def accounts_of(settings: config.Settings) -> accounts.Accounts:
     """Read the account register that the settings name, or exit 2."""
-    from receiver.service import load_accounts
+    from receiver.managed import load_accounts
 
     try:
         return load_accounts(settings)
@@ -62,8 +62,15 @@ def accounts_of(settings: config.Settings) -> accounts.Accounts:
 
 def store_of(settings: config.Settings) -> register.Store:
     """Return the register that commands change, or exit 2."""
+    from receiver.managed import ManagedStore, find_vault
+
+    if settings.accounts.store == "managed":
+        try:
+            return ManagedStore(settings.receiver.data_dir, find_vault(settings))
+        except ConfigError as error:
+            fail(*error.mistakes)
     if settings.accounts.file is None:
-        fail("no account register is configured: set [accounts] file")
+        fail('no account register is configured: set [accounts] file, or store = "managed"')
     return register.CsvStore(settings.accounts.file)
 
 

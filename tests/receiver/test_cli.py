@@ -253,6 +253,8 @@ def test_a_key_is_rotated_to_one_that_only_its_file_has(config: Path, tmp_path: 
     again = run("accounts", "rotate-key", "1234", "--generate", str(tmp_path / "other"), "--config", str(config))
     assert (again.exit_code, "is being rotated already" in again.stderr) == (2, True)
     assert not (tmp_path / "other").exists()
+    longer = run("accounts", "rotate-key", "1234", "--prolong", "--overlap", "9d", "--config", str(config))
+    assert (longer.exit_code, "works until" in longer.stderr) == (0, True)
     listed = run("accounts", "list", "--old-keys", "--config", str(config)).stdout
     assert "nothing heard since the rotation" in listed
     assert SECRET not in listed

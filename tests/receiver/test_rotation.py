@@ -153,6 +153,12 @@ def test_a_rotation_never_cuts_off_a_panel_by_accident() -> None:
     assert register.rotated(once, "1234", HEX[2], 3600, False, (NOW + 3600) * clock.SECOND_US)["old_key"] == HEX[1]
     now = register.rotated(row, "1234", HEX[1], 0, False, NOW * clock.SECOND_US)
     assert (now["key"], now["old_key"], now["old_key_until"]) == (HEX[1], "", "")
+    longer = register.prolonged(once, "1234", 7200, NOW * clock.SECOND_US)
+    assert longer["old_key_until"] > once["old_key_until"]
+    assert register.prolonged(once, "1234", 0, NOW * clock.SECOND_US)["old_key"] == ""
+    for row_of, sentence in ((None, "there is no account"), (row, "is not being rotated")):
+        with pytest.raises(ConfigError, match=sentence):
+            register.prolonged(row_of, "1234", 60, 0)
     for wrong, sentence in ((None, "there is no account"), ({"account": "1"}, "no key of its own"), (row, "is the one")):
         with pytest.raises(ConfigError, match=sentence):
             register.rotated(wrong, "1234", HEX[0], 3600, False, 0)
