@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from receiver import __version__, clock, config, outputs
+from receiver.account_desk import AccountDesk
 from receiver.accounts import Accounts
 from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
@@ -33,11 +34,9 @@ from receiver.listeners import (
     open_port,
 )
 from receiver.managed import load_accounts
-from receiver.on_test import Desk
 from receiver.outputs import Forwarder, Surroundings
 from receiver.paths import STORM_US, Storm
 from receiver.pipeline import Pipeline
-from receiver.rotation import KeyWatch
 from receiver.succession import Succession
 from receiver.telemetry import Labelled, Telemetry
 from receiver.troubles import REASONS, Trouble
@@ -140,12 +139,13 @@ class Service:
             self._journal, settings.journal, settings.receiver.data_dir, self._telemetry, self._tell_own
         )
         self._pipeline.own_event = self._tell_directly
-        self._desk = Desk(settings.receiver.data_dir, self._pipeline.on_test, self._tell_own)
-        self._desk.load()
-        self._key_watch = KeyWatch(
-            settings.receiver.data_dir, lambda: self._accounts, self._pipeline.senders.key_of,
-            lambda trouble: self._pipeline.raise_trouble(trouble, self._home(), clock.now_us()),
-        )  # fmt: skip
+        self._desk = AccountDesk(
+            settings.receiver.data_dir,
+            self._pipeline,
+            lambda: self._accounts,
+            self._tell_own,
+            self._surroundings().raise_trouble,
+        )
 
     def _make_journal(self) -> Journal:
         settings = self._settings
@@ -163,7 +163,7 @@ class Service:
         async with asyncio.TaskGroup() as standing:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
-            tasks += [standing.create_task(run()) for run in (self._watch, self._desk.run, self._key_watch.run)]
+            tasks += [standing.create_task(run()) for run in (self._watch, *self._desk.parts)]
             hatch = self._succession.open_hatch(self.stop)
             tasks += [standing.create_task(hatch.tend())]
             self._announce(http_port)
@@ -369,7 +369,7 @@ class Service:
 
         add_clock_gauges(self._telemetry, self._clock_watch)
         add_output_gauges(self._telemetry, self._by_name())
-        add_account_gauges(self._telemetry, lambda: len(self._accounts), self._pipeline.on_test, self._key_watch.rotation)
+        add_account_gauges(self._telemetry, lambda: len(self._accounts), self._pipeline.on_test, self._desk.keys.rotation)
         gauge = self._telemetry.gauge
         self._journal_watch.add_gauges()
         gauge("receiver_connections", "Open connections", ("transport",), connections)

@@ -25,6 +25,7 @@ from receiver.cli.journal import journal
 from receiver.cli.on_test import accounts_test
 from receiver.cli.options import CONFIG, fail, load, parse_key
 from receiver.cli.outputs import outputs_group
+from receiver.cli.watch import watch
 from receiver.errors import ConfigError
 from receiver.explain import explain
 
@@ -252,4 +253,5 @@ def _summarise(answers: list[panel.Answer]) -> None:
 main.add_command(journal)
 main.add_command(accounts_group)
 accounts_group.add_command(accounts_test)
+main.add_command(watch)
 main.add_command(outputs_group)
