@@ -24,6 +24,7 @@ from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
 from receiver.config import resolve_secret
 from receiver.errors import ConfigError
+from receiver.intervals import Supervision, parse
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
@@ -33,7 +34,6 @@ _READ = (*COLUMNS, "key_file")
 DIALECTS = ("", "ajax")
 """``ajax``: Contact ID 423 is a disarm under duress (Ajax OS Malevich 2.8 and 2.9), not a forced door."""
 _is_account = re.compile(r"[0-9A-Za-z]{1,16}").fullmatch
-_INTERVAL = re.compile(r"[0-9]{1,8}")
 _SHOWN_MISTAKES = 20
 _FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800, 253_402_300_799  # of the years 1 and 9999, in seconds since 1970
 _SHORTEST_KEY = 16
@@ -52,6 +52,7 @@ class Account(NamedTuple):
     site: str | None = None
     instructions: str | None = None
     registered: bool = True
+    supervision: Supervision | None = None
 
     def to_utc(self, panel_time: int) -> int:
         """Turn a panel's time stamp, in seconds read as UTC, into real UTC when the panel keeps local time.
@@ -188,9 +189,10 @@ def _read_row(cells: Iterable[str], base: Path, environment: Mapping[str, str]) 
     dialect = dialect.lower()
     if dialect not in DIALECTS:
         raise ConfigError(f"dialect is {_shown(dialect)}; known are {', '.join(d for d in DIALECTS if d)} and empty")
+    supervision = parse(interval) if interval else None
     return Account(
-        account, name or None, key, plaintext == "accept", _read_interval(interval) if interval else None,
-        _read_zone(zone) if zone else None, dialect, site or None, instructions or None,
+        account, name or None, key, plaintext == "accept", supervision and supervision.primary_seconds,
+        _read_zone(zone) if zone else None, dialect, site or None, instructions or None, True, supervision,
     )  # fmt: skip
 
 
@@ -208,13 +210,6 @@ def _read_key(text: str, path: str, base: Path, environment: Mapping[str, str]) 
 
 
 @lru_cache(maxsize=1000)  # a register has a handful of them, in a million rows
-def _read_interval(text: str) -> int:
-    if _INTERVAL.fullmatch(text) is None or int(text) < 1:
-        raise ConfigError(f"supervision_seconds is {_shown(text)}; it must be a whole number of 1 or more, or empty")
-    return int(text)
-
-
-@lru_cache(maxsize=1000)
 def _read_zone(text: str) -> ZoneInfo:
     try:
         return ZoneInfo(text)

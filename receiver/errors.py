@@ -53,6 +53,12 @@ class JournalUnavailable(ReceiverError):
     reason = "journal-unavailable"
 
 
+class PathsUnreadable(ReceiverError):
+    """The file of supervised paths is damaged, or of another version."""
+
+    reason = "paths-unreadable"
+
+
 class DeliveryError(ReceiverError):
     """An output could not hand over; it tries again. The first ``taken`` of its events were taken, and those in ``also``."""
 

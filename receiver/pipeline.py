@@ -215,13 +215,18 @@ class Pipeline:
         """Store a trouble event and log it."""
         data = asdict(trouble) | {"since": to_text(trouble.since_us)}
         del data["since_us"]
-        self._telemetry.trouble(**{name: value for name, value in data.items() if value is not None and name != "raw"})
+        if trouble.accounts is None:
+            del data["accounts"]
+        shown = {name: value for name, value in data.items() if value is not None and name not in ("raw", "accounts")}
+        self._telemetry.trouble(**shown)
         self._store_own(Kind.TROUBLE, data, origin, now_us)
 
     def tell_path(self, change: PathChange, origin: int, now_us: int) -> None:
         """Store a path event and log it."""
         data = change._asdict() | {"last_seen": to_text(now_us - self.steady() + change.last_seen_us)}
         del data["last_seen_us"]
+        if not change.role:
+            del data["role"]  # the listener has no role
         self._telemetry.path_changed(**data)
         self._store_own(Kind.PATH, data, origin, now_us)
 

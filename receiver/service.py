@@ -35,7 +35,7 @@ from receiver.listeners import (
     open_port,
 )
 from receiver.outputs import Forwarder, Surroundings
-from receiver.paths import STORM_US, Storm
+from receiver.path_watch import PathWatch
 from receiver.pipeline import Pipeline
 from receiver.succession import Succession
 from receiver.telemetry import Labelled, Telemetry
@@ -87,7 +87,6 @@ class Service:
         self._monitor = Monitor(settings.http, self._telemetry.scrape, self._unhealthy, self._unready)
         self._ready = False
         self._beat = 0.0
-        self._storm = Storm()
 
     @property
     def ready(self) -> bool:
@@ -126,7 +125,7 @@ class Service:
             )
             self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
-            self._watch_journal()
+            self._build_watches()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
             self._allow_connections()
             self._add_gauges()
@@ -141,6 +140,7 @@ class Service:
                 async with asyncio.TaskGroup() as closing:
                     for forwarder in self._forwarders:
                         closing.create_task(_close(forwarder))
+                    closing.create_task(self._path_watch.close(*clock.both_us()))
         finally:
             await self._journal.close()  # from here on the next process may have it
             async with asyncio.TaskGroup() as parting:
@@ -148,12 +148,18 @@ class Service:
                     parting.create_task(tcp.part(_PART_SECONDS))
         telemetry.stopped()
 
-    def _watch_journal(self) -> None:
-        settings = self._settings
+    def _build_watches(self) -> None:
+        settings, pipeline = self._settings, self._pipeline
         self._journal_watch = JournalWatch(
             self._journal, settings.journal, settings.receiver.data_dir, self._telemetry, self._tell_own
         )
-        self._pipeline.own_event = self._tell_directly
+        pipeline.own_event = self._tell_directly
+        self._path_watch = PathWatch(
+            pipeline.paths, settings.supervision, settings.listeners, settings.receiver.data_dir, self._telemetry,
+            lambda change, now_us: pipeline.tell_path(change, self._home(), now_us),
+            lambda trouble, now_us: pipeline.raise_trouble(trouble, self._home(), now_us),
+        )  # fmt: skip
+        self._path_watch.begin(self._accounts, *clock.both_us())
 
     def _make_journal(self) -> Journal:
         settings = self._settings
@@ -266,14 +272,14 @@ class Service:
             return
         self._accounts = self._pipeline.accounts = found
         self._pipeline.clock_settings = self._clock_watch.settings = settings.clock
-        self._pipeline.paths.keep({account.account for account in found.supervised()})
+        self._path_watch.take(found)
         self._pipeline.senders.keep({account.account for account in found})
         self._pipeline.senders.clock = settings.clock
         self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
         for forwarder in self._forwarders:
             forwarder.accounts = found
             forwarder.reopen()
-        for name in ("receiver", "listeners", "journal", "http", "log", "outputs"):
+        for name in ("receiver", "listeners", "supervision", "journal", "http", "log", "outputs"):
             if getattr(settings, name) != getattr(self._settings, name):
                 self._telemetry.warned("a changed section takes effect at the next start", section=name)
         self._telemetry.reloaded(accounts=len(found), unknown_accounts="accepted" if found.accept_unknown else "refused")
@@ -290,7 +296,7 @@ class Service:
             now_us, steady_us = clock.both_us()
             for finding in self._clock_watch.look(now_us, steady_us, clock.synchronised()):
                 self._pipeline.raise_trouble(Trouble(*finding, now_us), self._home(), now_us)
-            self._check_paths(now_us, steady_us)
+            self._path_watch.look(now_us, steady_us)
             for trouble in self._pipeline.troubles.due(steady_us):
                 self._pipeline.tell_trouble(trouble, self._home(), now_us)
             self._journal.flush()
@@ -304,17 +310,6 @@ class Service:
         """Return the origin that stands for the receiver itself: its first listener."""
         first = self._settings.listeners[0]
         return self._origin(first, "udp" if first.transport == "udp" else "tcp")
-
-    def _check_paths(self, now_us: int, steady_us: int) -> None:
-        lost = self._pipeline.paths.check(steady_us)
-        storm = self._storm.add(len(lost), steady_us)
-        if storm is not None:
-            count, since_us = storm
-            text = f"{count} paths were lost within {STORM_US // clock.SECOND_US} s; look at our own line first"
-            trouble = Trouble("paths-lost", text, now_us - steady_us + since_us, count)
-            self._pipeline.raise_trouble(trouble, self._home(), now_us)
-        for change in lost:
-            self._pipeline.tell_path(change, self._home(), now_us)
 
     def _tell_own(self, trouble: Trouble) -> None:
         self._pipeline.troubles.happened[trouble.reason] += trouble.count
@@ -361,8 +356,11 @@ class Service:
         gauge = self._telemetry.gauge
         self._journal_watch.add_gauges()
         gauge("receiver_connections", "Open connections", ("transport",), connections)
-        gauge("receiver_paths", "Supervised paths that were heard, by state", ("state",), paths)
+        gauge("receiver_paths", "Supervised paths, by state", ("state",), paths)
         gauge("receiver_accounts", "Registered accounts", (), one(lambda: len(self._accounts)))
+        gauge(
+            "receiver_accounts_unsupervised", "Accounts without supervision", (), one(lambda: self._path_watch.unsupervised)
+        )
         gauge("receiver_remembered_messages", "Messages remembered for repeats", (), one(lambda: self._journal.remembered))
         gauge("receiver_troubles_total", "Troubles by reason, each one, told or counted", ("reason",), troubles)
         gauge("receiver_link_tests_stale_total", "Link tests acknowledged that proved nothing new", (), one(stale_tests))

@@ -40,6 +40,10 @@ REASONS = {
     "automation-restored": "an output's automation software answers again",
     "does-not-fit": "an account or number had no room in an automation format and went out cut",
     "paths-lost": "many paths were lost at once; the count stands for them",
+    "paths-restored": "paths lost at once were heard again before they were told singly; the count stands for them",
+    "listener-silent": "all supervised paths of a listener are lost",
+    "never-seen": "a supervised account was never heard",
+    "never-seen-cleared": "a supervised account told as never seen was heard for the first time",
 }
 WINDOW_SECONDS = 60
 WINDOWS_SECONDS = {
@@ -68,6 +72,7 @@ class Trouble:
     peer: str | None = None
     raw: str | None = None
     output: str | None = None
+    accounts: tuple[str, ...] | None = None
 
 
 Kind = tuple[str | None, str | None]

@@ -40,7 +40,7 @@ def accounts_list(config_file: Path | None) -> None:
     found = sorted(accounts_of(load(config_file)), key=lambda account: account.account)
     for account in found:
         key = f"AES-{account.key.bits}" if account.key else "no key"
-        watched = f"every {account.supervision_seconds} s" if account.supervision_seconds else "unsupervised"
+        watched = account.supervision.in_words() if account.supervision else "unsupervised"
         click.echo(f"{account.account:<16}  {key:<7}  {watched:<15}  {account.name or ''}")
     click.echo(f"{len(found)} accounts", err=True)
 
@@ -53,7 +53,9 @@ def accounts_list(config_file: Path | None) -> None:
     "--key-stdin", is_flag=True, help="Read the key from standard input, so that it stays out of the shell's history."
 )
 @click.option("--plaintext", type=click.Choice(["refuse", "accept"]))
-@click.option("--supervision-seconds", type=click.IntRange(1))
+@click.option(
+    "--supervision-seconds", help="Seconds or a category, with a margin if it has one of its own: 90, SP4, DP3+15."
+)
 @click.option("--time-zone")
 @click.option("--dialect")
 @click.option("--site")

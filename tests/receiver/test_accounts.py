@@ -71,6 +71,8 @@ def test_a_key_may_stand_elsewhere(tmp_path: Path) -> None:
         ("account,key\n1234,${ABSENT}\n", "ABSENT is not set"),
         ("account,plaintext\n1234,maybe\n", "plaintext is 'maybe'"),
         ("account,supervision_seconds\n1234,-3\n", "supervision_seconds is '-3'"),
+        ("account,supervision_seconds\n1234,0\n", "supervision_seconds is '0'"),
+        ("account,supervision_seconds\n1234,DP5\n", "supervision_seconds is 'DP5'"),
         ("account,time_zone\n1234,Mars/Base\n", "time_zone is 'Mars/Base'"),
         ("account,dialect\n1234,klingon\n", "known are ajax"),
         ("account\n1234,extra\n", "more cells"),
