@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo
 
 from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
+from receiver import dialects
 from receiver.config import resolve_secret
 from receiver.errors import ConfigError
 from receiver.intervals import Supervision, parse
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("account", "name", "key", "plaintext", "supervision_seconds", "time_zone", "dialect", "site", "instructions")
 _READ = (*COLUMNS, "key_file")
-DIALECTS = ("", "ajax")
-"""``ajax``: Contact ID 423 is a disarm under duress (Ajax OS Malevich 2.8 and 2.9), not a forced door."""
 _is_account = re.compile(r"[0-9A-Za-z]{1,16}").fullmatch
 _SHOWN_MISTAKES = 20
 _FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800, 253_402_300_799  # of the years 1 and 9999, in seconds since 1970
@@ -87,7 +86,14 @@ class Accounts:
     def find(self, account: str) -> Account:
         """Return the account, or a stranger when none such is registered."""
         found = self._rows.get(account) or self._rows.get(account.upper())
+        if found is None and account[:1] == "0":
+            unpadded = self.unpadded(account)
+            found = unpadded if unpadded is not None and dialects.pads_account(unpadded.dialect) else None
         return found if found is not None else self._stranger
+
+    def unpadded(self, account: str) -> Account | None:
+        """Return the account that is registered without the zeros that stand in front of this one."""
+        return self._rows.get(account.upper().lstrip("0"))
 
     def key_for(self, account: Account) -> Key | None:
         """Return the key that opens an account's encrypted messages."""
@@ -186,9 +192,10 @@ def _read_row(cells: Iterable[str], base: Path, environment: Mapping[str, str]) 
     plaintext = plaintext or ("refuse" if key else "accept")
     if plaintext not in ("refuse", "accept"):
         raise ConfigError(f"plaintext is {_shown(plaintext)}; it can be refuse, accept or empty")
-    dialect = dialect.lower()
-    if dialect not in DIALECTS:
-        raise ConfigError(f"dialect is {_shown(dialect)}; known are {', '.join(d for d in DIALECTS if d)} and empty")
+    try:
+        dialect = dialects.parse(dialect)
+    except ConfigError as error:
+        raise ConfigError(f"dialect is {_shown(dialect)}; {error}") from None
     supervision = parse(interval) if interval else None
     return Account(
         account, name or None, key, plaintext == "accept", supervision and supervision.primary_seconds,

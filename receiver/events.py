@@ -90,7 +90,7 @@ def reopen(stored: Stored) -> dc09.Message:
     Raises:
         ProtocolError: the stored bytes are damaged.
     """
-    frames = dc09.split_datagram(stored.row.raw)
+    frames = dc09.split_datagram(stored.row.raw, over_cr=True)  # what was accepted is read again as it was
     if len(frames) != 1 or not isinstance(frames[0], dc09.Frame):
         raise ProtocolError(f"the stored frame at position {stored.position} is damaged")
     envelope = dc09.open_envelope(frames[0])

@@ -36,6 +36,7 @@ class Route(NamedTuple):
     """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two.
 
     ``spend`` is asked of each refused frame, with the peer and whether it proved a key: may it cost more than a count?
+    ``dialect`` is the listener's, for accounts without one of their own.
     """
 
     listener: str
@@ -43,6 +44,7 @@ class Route(NamedTuple):
     peer: str
     origin: int
     spend: Callable[[str, bool], bool] = lambda _peer, _proven: True
+    dialect: str = ""
 
 
 class Pipeline:
@@ -71,13 +73,13 @@ class Pipeline:
         envelope: dc09.Envelope | None = None
         try:
             envelope = dc09.open_envelope(frame)  # who sent it: always in clear
-            policy.check_sender(envelope)
             account = self.accounts.find(envelope.address.account)
+            policy.check_sender(envelope, account, route.dialect)
             key = self.accounts.key_for(account)
             message = dc09.unseal(envelope, key)  # decrypts when the token starts with *
             policy.check_plaintext(envelope, account)
             suspect = policy.check_clock(message, account, self.clock_settings, now_us, self._watch, steady_us)
-            policy.check_account(envelope, account, self.accounts.accept_unknown)
+            policy.check_account(envelope, account, self.accounts)
             policy.check_token(envelope)
             heard = self.senders.heard(message, account, key, route, steady_us)  # refuses nothing
             if heard.notices:
@@ -89,7 +91,9 @@ class Pipeline:
             if envelope.token == dc09.LINK_TEST:
                 self._telemetry.link_tested(route.transport)
                 return replies.ack_link_test(message, key, now_us)
-            events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
+            events = payloads.decode(
+                message, account.dialect or route.dialect
+            )  # Contact ID, SIA-DCS or opaque; never refused
             rows = _rows(message, events, account, heard, route, now_us, suspect)
             receipt = await self._journal.append(rows)  # on disk from here on
         except StaleTimestamp as error:

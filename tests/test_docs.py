@@ -14,8 +14,9 @@ import pytest
 from protocols import dc09
 from protocols.errors import ProtocolError
 from receiver import config, events
-from receiver.accounts import COLUMNS, DIALECTS, Accounts
+from receiver.accounts import COLUMNS, Accounts
 from receiver.cli import main
+from receiver.dialects import DIALECTS
 from receiver.errors import PolicyError
 from receiver.journal import Kind, Origin, Row, Stored
 from receiver.service import Service

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from receiver.dialects import OF_LISTENERS
+
 
 @dataclass(frozen=True, slots=True)
 class Secret:
@@ -67,6 +69,9 @@ class ListenerSettings:
         "", "which way in of a panel with two this is: `primary`, `backup`, or empty where that is not known",
         choices=("", "primary", "backup"),
     )  # fmt: skip
+    dialect: str = setting(
+        "", "how panels of this listener deviate, for accounts without a dialect of their own", choices=OF_LISTENERS
+    )
     max_connections: int = setting(
         20000,
         "TCP connections at a time, as far as the system grants open files; further ones are closed at once, or the oldest "

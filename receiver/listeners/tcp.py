@@ -41,9 +41,11 @@ class Connection(asyncio.Protocol):
         self._telemetry = listener.telemetry
         self._handle = listener.handle
         self.source = source_of(address[0])
-        self._route = Route(listener.settings.name, "tcp", shown(address), listener.origin, self._spend)
+        self._route = Route(
+            listener.settings.name, "tcp", shown(address), listener.origin, self._spend, listener.settings.dialect
+        )
         self._transport = cast("asyncio.Transport", None)  # until the loop's next turn
-        self._framer = Framer()
+        self._framer = Framer(over_cr=True)
         self._answers: list[InHand] = []  # an empty deque holds 600 bytes, and most connections are idle
         self.opened = self._began = clock.monotonic()
         self._heard: float | None = None  # when the last frame came; none came from a stranger

@@ -64,12 +64,12 @@ class UdpListener(asyncio.DatagramProtocol):
         if self._stopping:
             return
         arrived = clock.monotonic()
-        route = Route(self.settings.name, "udp", shown(addr), self.origin, self._spend_one)
+        route = Route(self.settings.name, "udp", shown(addr), self.origin, self._spend_one, self.settings.dialect)
         if len(data) > self.settings.max_datagram_bytes:
             wrong = BadLength(f"a datagram of {len(data)} bytes; {self.settings.max_datagram_bytes} are read at most")
             self._pipeline.handle_damage(Damage(wrong, data[:_KEPT_BYTES]), route)
             return
-        for found in split_datagram(data):
+        for found in split_datagram(data, over_cr=True):
             if isinstance(found, Damage):
                 self._pipeline.handle_damage(found, route)
             elif self._in_hand >= self.settings.max_frames_in_hand:
