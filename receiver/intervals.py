@@ -28,9 +28,12 @@ class Supervision(NamedTuple):
     margin_seconds: int | None = None
     category: str = ""
 
-    def seconds(self, role: str) -> int:
-        """Return the interval of a path by its listener's role, ``primary``, ``backup`` or empty."""
-        return self.backup_seconds if role == "backup" else self.primary_seconds
+    def seconds(self, role: str, primary_lost: bool = False) -> int:
+        """Return the interval of a path by its listener's role, ``primary``, ``backup`` or empty.
+
+        While the primary path is lost, its interval counts for the backup too: so it is in all categories of two paths.
+        """
+        return self.backup_seconds if role == "backup" and not primary_lost else self.primary_seconds
 
     def in_words(self) -> str:
         """Say it in a list of accounts."""
@@ -56,7 +59,7 @@ CATEGORIES = {
     "DP3": (3 * _MINUTE, 25 * _HOUR),
     "DP4": (90, 5 * _HOUR),
 }
-"""Primary path; alternative path while the primary works. Unverified."""
+"""Primary path, and alternative path while the primary fails; alternative path while the primary works. Unverified."""
 
 
 @lru_cache(maxsize=1000)  # a register of a million rows has a handful of them, and its rows share the value

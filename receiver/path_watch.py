@@ -16,12 +16,13 @@ from receiver.accounts import Account, Accounts
 from receiver.clock import SECOND_US
 from receiver.config import ListenerSettings, SupervisionSettings
 from receiver.errors import PathsUnreadable
+from receiver.intervals import Supervision
 from receiver.paths import Kept, PathChange, Paths, Terms
 from receiver.storms import Burst, Storm
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
 
-_STEPS = 20_000  # accounts and paths reviewed in one look, 10 ms
+_STEPS = 5_000  # accounts and paths reviewed in one look, 15 ms
 _SINGLY = 20
 _LISTED = 100
 _FIRSTS = 1000  # told in one look
@@ -108,8 +109,14 @@ class PathWatch:
         if supervision is None:
             return Terms(account.supervision_seconds, self.settings.margin_seconds)
         margin = supervision.margin_seconds
-        seconds = supervision.seconds(self._roles.get(listener, ""))
+        seconds = supervision.seconds(self._roles.get(listener, ""), self._primary_lost(account, supervision, listener))
         return Terms(seconds, self.settings.margin_seconds if margin is None else margin)
+
+    def _primary_lost(self, account: Account, supervision: Supervision, listener: str) -> bool:
+        """Tell whether the backup path has to stand in for the primary one."""
+        if supervision.backup_seconds == supervision.primary_seconds or self._roles.get(listener) != "backup":
+            return False
+        return any(self._paths.lost(account.account, name) for name, role in self._roles.items() if role == "primary")
 
     # -- once a second --------------------------------------------------------------------------------------------
 
@@ -121,6 +128,7 @@ class PathWatch:
         changes = self._paths.check(steady_us)
         lost = [change for change in changes if change.state == "lost"]
         self._tell_lost(lost, now_us, steady_us)
+        self._renew_backups([change.account for change in lost if change.role == "primary"], steady_us)
         self._tell_silent({change.listener for change in lost}, now_us)
         if len(lost) < len(changes):
             self._tell_never([change for change in changes if change.state != "lost"], now_us)
@@ -151,6 +159,14 @@ class PathWatch:
         if count:
             text = f"{count} paths of the storm were heard again before they were told one by one"
             self._raise(Trouble("paths-restored", text, now_us, count), now_us)
+
+    def _renew_backups(self, accounts: list[str], steady_us: int) -> None:
+        """Hold the backup paths of accounts to what their primary path's state asks of them."""
+        restored, self._paths.restored_primaries = self._paths.restored_primaries, []
+        backups = [name for name, role in self._roles.items() if role == "backup"]
+        for account in (*accounts, *restored):
+            for name in backups:
+                self._paths.renew(account, name, steady_us)
 
     def _tell_burst(self, burst: Burst, now_us: int, steady_us: int) -> None:
         parts = []

@@ -83,6 +83,8 @@ class Paths:
         self.first_heard: deque[str] = deque(maxlen=100_000)
         """Accounts heard for the first time after they were told as never seen; whoever tells of them takes them out."""
         self.quietly_restored = 0
+        self.restored_primaries: list[str] = []
+        """Accounts whose primary path is back; whoever gives their backup its own interval again takes them out."""
         self.grace_us = 0
         self._began_us = 0
         self._there: dict[str, _Listener] = {}
@@ -97,6 +99,7 @@ class Paths:
         self._margin = array("I")
         self._gap_us = array("q")
         self._slot = array("H")
+        self._not_before: dict[int, int] = {}  # paths whose interval was shortened: they get all of it from then on
         self._wheel: list[array[int] | None] = [None] * _TURN
         self._turned = 0  # the last second whose slot was looked at
 
@@ -125,12 +128,16 @@ class Paths:
         self._seen_us[number] = now_us
         self._turn_to(number, ALIVE)
         self._put(number, now_us)
+        if self.role(self._listeners[self._listener[number]]) == "primary":
+            self.restored_primaries.append(self._account[number])
         return change
 
     def enrol(self, account: str, terms: Terms, now_us: int) -> None:
         """Await an account of the register, unless it was heard or is awaited already."""
-        if not any(account in there.paths for there in self._there.values()):
-            self._begin(account, NOWHERE, AWAITED, terms, now_us)
+        for there in self._there.values():
+            if account in there.paths:
+                return
+        self._begin(account, NOWHERE, AWAITED, terms, now_us)
 
     def _begin(self, account: str, listener: str, state: int, terms: Terms | None, now_us: int) -> None:
         if terms is None:
@@ -160,6 +167,8 @@ class Paths:
             if self._state[number] == NEVER:
                 self.first_heard.append(account)
             self._forget(number)
+            if nowhere is not None and not nowhere.paths:
+                nowhere.paths = {}  # an emptied one still holds the room of all
 
     def _new(self) -> int:
         """Return a number for a path: one that is free, or the next."""
@@ -178,6 +187,7 @@ class Paths:
         self._turn_to(number, FREE)
         self._account[number] = ""
         self._slot[number] = _UNSET
+        self._not_before.pop(number, None)
         self._free.append(number)
 
     def _turn_to(self, number: int, state: int) -> None:
@@ -199,6 +209,8 @@ class Paths:
         due_us = seen_us + (self._interval[number] + self._margin[number]) * SECOND_US
         if self._state[number] == AWAITED:
             due_us += self.grace_us
+        if self._not_before:
+            due_us = max(due_us, self._not_before.get(number, 0))
         return due_us if seen_us >= self._began_us else max(due_us, self._began_us + self.grace_us)
 
     def _put(self, number: int, now_us: int) -> None:
@@ -239,6 +251,7 @@ class Paths:
         if self._due_us(number) > now_us:
             self._put(number, now_us)
             return
+        self._not_before.pop(number, None)
         self._slot[number] = _UNSET
         if self._state[number] == ALIVE:
             gone.append(self._change(number, "lost"))
@@ -277,6 +290,23 @@ class Paths:
     def heard_us(self, listener: str) -> int:
         """Return when a supervised account was last heard at a listener."""
         return self._there[listener].heard_us
+
+    def lost(self, account: str, listener: str) -> bool:
+        """Tell whether a path is lost, told or not."""
+        there = self._there.get(listener)
+        number = None if there is None else there.paths.get(account)
+        return number is not None and self._state[number] in (LOST, HELD)
+
+    def renew(self, account: str, listener: str, now_us: int) -> None:
+        """Take over what a path is allowed now; if that is less than before, it begins now."""
+        there = self._there.get(listener)
+        number = None if there is None else there.paths.get(account)
+        terms = None if number is None else self.terms(account, listener, self._interval[number])
+        if number is None or terms is None:
+            return
+        if terms.interval_seconds < self._interval[number]:
+            self._not_before[number] = now_us + (terms.interval_seconds + terms.margin_seconds) * SECOND_US
+        self._revise(number, terms, now_us)
 
     # -- the register was read again --------------------------------------------------------------------------------
 
