@@ -15,7 +15,7 @@ from pathlib import Path
 
 from receiver import path_file
 from receiver.clock import SECOND_US
-from receiver.paths import Paths, Terms
+from receiver.paths import Paths
 
 INTERVAL_SECONDS, HEARTBEAT_SECONDS = 270, 90
 _ROUNDS = 3  # of heartbeats: as long as an interval, so that each timer is looked at once
@@ -65,7 +65,7 @@ def _kept(paths: Paths, folder: Path) -> tuple[float, float, float, int]:
     written = time.process_time()
     found = path_file.read(file)
     assert found is not None
-    Paths().resume(found[0], lambda account, _listener: (account, Terms(INTERVAL_SECONDS)), 0, 0)
+    Paths().resume(found[0], ["main"], lambda account: account, 0, 0)
     return copied - began, written - copied, time.process_time() - written, file.stat().st_size
 
 

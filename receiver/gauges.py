@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from receiver import clock
 from receiver.clockwatch import ClockWatch
 from receiver.journal import Lane
+from receiver.on_test import OnTest
 from receiver.outputs import Forwarder
+from receiver.rotation import Rotation
 from receiver.telemetry import Labelled, Telemetry
 
 
@@ -40,3 +42,14 @@ def add_output_gauges(telemetry: Telemetry, forwarders: Sequence[tuple[str, Forw
     gauge("receiver_output_backlog", "Events not handed over", lanes, waiting)
     gauge("receiver_output_oldest_seconds", "Age of the oldest event not handed over", lanes, oldest)
     gauge("receiver_output_dead_letters", "Events refused for good and not taken since", ("output",), dead)
+
+
+def add_account_gauges(telemetry: Telemetry, registered: Callable[[], int], on_test: OnTest, rotation: Rotation) -> None:
+    """Tell telemetry what to read of the register at a scrape."""
+    gauge = telemetry.gauge
+    gauge("receiver_accounts", "Registered accounts", (), lambda: [((), registered())])
+    gauge("receiver_accounts_on_test", "Accounts on test", (), lambda: [((), len(on_test))])
+    gauge(
+        "receiver_accounts_on_old_key", "Accounts that use an old key while it still works", (),
+        lambda: [((), rotation.on_old(clock.now_us()))],
+    )  # fmt: skip

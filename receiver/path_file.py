@@ -18,7 +18,7 @@ from receiver.paths import Kept
 
 FILE_NAME = "paths.state"
 _FORMAT = "dc09-receiver paths 1"
-_CODES = {"listener": "H", "age_us": "q", "gap_us": "q"}
+_CODES = {"listener": "H", "interval_seconds": "I", "margin_seconds": "I", "age_us": "q", "gap_us": "q"}
 
 
 def write(file: Path, kept: Kept, wall_us: int) -> None:
@@ -81,7 +81,7 @@ def _columns(head: dict[str, "int | list[str]"], raw: bytes) -> Kept:
         columns[name], at = _swapped(column), at + size
     listeners = head["listeners"]
     assert isinstance(listeners, list)
-    return Kept(names, listeners, columns["listener"], state, columns["age_us"], columns["gap_us"])
+    return Kept(accounts=names, listeners=listeners, state=state, **columns)
 
 
 def _swapped(column: "array[int]") -> "array[int]":

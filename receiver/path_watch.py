@@ -6,7 +6,8 @@ are still silent when the storm is over. What was told before a restart is not t
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from receiver import path_file
 from receiver.accounts import Account, Accounts
 from receiver.clock import SECOND_US
 from receiver.config import ListenerSettings, SupervisionSettings
-from receiver.errors import PathsUnreadable
+from receiver.errors import PathsUnreadable, RegisterUnavailable
 from receiver.intervals import Supervision
 from receiver.paths import Kept, PathChange, Paths, Terms
 from receiver.storms import Burst, Storm
@@ -23,6 +24,7 @@ from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
 
 _STEPS = 5_000  # accounts and paths reviewed in one look, 15 ms
+_RENEWALS, _MOST_RENEWALS = 1000, 1_000_000  # backups looked after in one look, 20 ms, and those that wait for it
 _SINGLY = 20
 _LISTED = 100
 _FIRSTS = 1000  # told in one look
@@ -51,12 +53,14 @@ class PathWatch:
         self._storm = Storm(int(settings.storm_hold_seconds * SECOND_US))
         self._silent: set[str] = set()
         self._review: Iterator[None] = iter(())
+        self._review_again = False
+        self._renewals: deque[str] = deque(maxlen=_MOST_RENEWALS)
         self._steady_us = 0
         self._save_at_us = 0
         self._writing = threading.Lock()
         self._write_failed: OSError | None = None
         self._failure_told = False
-        paths.terms = lambda account, listener, _seconds: self._terms(self._register.find(account), listener)
+        paths.terms = lambda account, listener, _seconds: self._wanted(account, listener)
         paths.role = lambda listener: self._roles.get(listener, "")
         paths.grace_us = int(settings.grace_seconds * SECOND_US)
 
@@ -71,60 +75,66 @@ class PathWatch:
             found = None
         if found is not None:
             kept, wall_us = found
-            self._paths.resume(kept, self._known, path_file.gap_us(wall_us, now_us), steady_us)
+            gap_us = path_file.gap_us(wall_us, now_us)
+            self._paths.resume(kept, self._roles.keys(), register.spelled, gap_us, steady_us)
         self.take(register)
 
     def take(self, register: Accounts) -> None:
-        """Take a register that was read again; a look each second reviews a part of it."""
+        """Take a register that was read anew; a look each second reviews a part of it."""
         self._register = register
         self._review = self._reviewing(register)
+        self._review_again = False
+
+    def changed(self, names: Collection[str]) -> None:
+        """Take the accounts of these upper-case names as they are in the register now.
+
+        Raises:
+            RegisterUnavailable: it cannot be read now.
+        """
+        for name in names:
+            entry = self._register.find(name)
+            supervision = _supervision(entry)
+            if supervision is None:
+                self._paths.forget(name)
+                self._review_again = True  # it may have been spelled otherwise
+            else:
+                self._confirm(entry.account, supervision)
 
     def _reviewing(self, register: Accounts) -> Iterator[None]:
-        unsupervised = 0
-        for account in list(register):
-            terms = self._terms(account, "")
-            if terms is None:
-                unsupervised += 1
-            else:
-                self._paths.enrol(account.account, terms, self._steady_us)
+        supervised = 0
+        self._paths.begin_review()
+        for account, supervision in register.expectations():
+            supervised += 1
+            self._confirm(account, supervision)
             yield
-        self.unsupervised = unsupervised
-        yield from self._paths.review(lambda account, listener: self._wanted(account, listener), lambda: self._steady_us)
+        self.unsupervised = max(0, len(register) - supervised)
+        yield from self._paths.sweep()
+
+    def _confirm(self, account: str, supervision: Supervision) -> None:
+        self._paths.confirm(account, lambda listener: self._terms(account, supervision, listener), self._steady_us)
 
     def _wanted(self, account: str, listener: str) -> Terms | None:
-        return self._terms(self._register.find(account), listener)
+        """Return what is wanted of a path that begins, or has to be held to something else."""
+        supervision = _supervision(self._register.find(account))
+        return None if supervision is None else self._terms(account, supervision, listener)
 
-    def _known(self, account: str, listener: str) -> tuple[str, Terms] | None:
-        """Return how the register spells an account, so that its text is kept once, and its terms."""
-        if listener and listener not in self._roles:
-            return None
-        entry = self._register.find(account)
-        terms = self._terms(entry, listener)
-        return None if terms is None else (entry.account, terms)
-
-    def _terms(self, account: Account, listener: str) -> Terms | None:
-        if not account.supervision_seconds:
-            return None
-        supervision = account.supervision
-        if supervision is None:
-            return Terms(account.supervision_seconds, self.settings.margin_seconds)
+    def _terms(self, account: str, supervision: Supervision, listener: str) -> Terms:
         margin = supervision.margin_seconds
         seconds = supervision.seconds(self._roles.get(listener, ""), self._primary_lost(account, supervision, listener))
         return Terms(seconds, self.settings.margin_seconds if margin is None else margin)
 
-    def _primary_lost(self, account: Account, supervision: Supervision, listener: str) -> bool:
+    def _primary_lost(self, account: str, supervision: Supervision, listener: str) -> bool:
         """Tell whether the backup path has to stand in for the primary one."""
         if supervision.backup_seconds == supervision.primary_seconds or self._roles.get(listener) != "backup":
             return False
-        return any(self._paths.lost(account.account, name) for name, role in self._roles.items() if role == "primary")
+        return any(self._paths.lost(account, name) for name, role in self._roles.items() if role == "primary")
 
     # -- once a second --------------------------------------------------------------------------------------------
 
     def look(self, now_us: int, steady_us: int) -> None:
         """Tell what has changed."""
         self._steady_us = steady_us
-        for _ in islice(self._review, _STEPS):
-            pass
+        self._go_on_reviewing()
         changes = self._paths.check(steady_us)
         lost = [change for change in changes if change.state == "lost"]
         self._tell_lost(lost, now_us, steady_us)
@@ -160,13 +170,28 @@ class PathWatch:
             text = f"{count} paths of the storm were heard again before they were told one by one"
             self._raise(Trouble("paths-restored", text, now_us, count), now_us)
 
+    def _go_on_reviewing(self) -> None:
+        """Review a part of the register; one that cannot be read is told of elsewhere, and reviewed from its beginning."""
+        try:
+            steps = sum(1 for _ in islice(self._review, _STEPS))
+        except RegisterUnavailable:
+            self._review_again = True
+            return
+        if steps < _STEPS and self._review_again:
+            self.take(self._register)
+
     def _renew_backups(self, accounts: list[str], steady_us: int) -> None:
-        """Hold the backup paths of accounts to what their primary path's state asks of them."""
+        """Hold the backup paths of accounts to what their primary path's state asks of them, some in each look."""
         restored, self._paths.restored_primaries = self._paths.restored_primaries, []
         backups = [name for name, role in self._roles.items() if role == "backup"]
-        for account in (*accounts, *restored):
-            for name in backups:
-                self._paths.renew(account, name, steady_us)
+        if not backups:
+            return
+        self._renewals.extend((*accounts, *restored))
+        with suppress(RegisterUnavailable):
+            for _ in range(min(len(self._renewals), _RENEWALS)):
+                account = self._renewals.popleft()
+                for name in backups:
+                    self._paths.renew(account, name, steady_us)
 
     def _tell_burst(self, burst: Burst, now_us: int, steady_us: int) -> None:
         parts = []
@@ -242,6 +267,11 @@ class PathWatch:
                 await written.wait()
         except TimeoutError:
             self._telemetry.warned("supervised paths were not written down: the disk hangs", file=self._file)
+
+
+def _supervision(account: Account) -> Supervision | None:
+    seconds = account.supervision_seconds
+    return account.supervision or (Supervision(seconds, seconds) if seconds else None)
 
 
 def _say(loop: asyncio.AbstractEventLoop, written: asyncio.Event) -> None:

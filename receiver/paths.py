@@ -12,7 +12,7 @@ heard since. So a message costs the same with a thousand paths and with a millio
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from receiver.clock import SECOND_US
@@ -58,6 +58,8 @@ class Kept(NamedTuple):
     listeners: list[str]
     listener: "array[int]"
     state: bytes
+    interval_seconds: "array[int]"
+    margin_seconds: "array[int]"
     age_us: "array[int]"
     gap_us: "array[int]"
 
@@ -99,12 +101,11 @@ class Paths:
         self._margin = array("I")
         self._gap_us = array("q")
         self._slot = array("H")
+        self._round_of = bytearray()  # the review in which the register was last found to want it
+        self._round = 0
         self._not_before: dict[int, int] = {}  # paths whose interval was shortened: they get all of it from then on
         self._wheel: list[array[int] | None] = [None] * _TURN
         self._turned = 0  # the last second whose slot was looked at
-
-    def __len__(self) -> int:
-        return len(self._state) - self._count[FREE]
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -132,12 +133,17 @@ class Paths:
             self.restored_primaries.append(self._account[number])
         return change
 
-    def enrol(self, account: str, terms: Terms, now_us: int) -> None:
-        """Await an account of the register, unless it was heard or is awaited already."""
-        for there in self._there.values():
-            if account in there.paths:
-                return
-        self._begin(account, NOWHERE, AWAITED, terms, now_us)
+    def confirm(self, account: str, wanted: Callable[[str], Terms], now_us: int) -> None:
+        """Hold the paths of an account to what the register wants at each listener; await it where it was never heard."""
+        known = False
+        for listener, there in self._there.items():
+            number = there.paths.get(account)
+            if number is not None:
+                known = True
+                self._round_of[number] = self._round
+                self._revise(number, wanted(listener), now_us)
+        if not known:
+            self._begin(account, NOWHERE, AWAITED, wanted(NOWHERE), now_us)
 
     def _begin(self, account: str, listener: str, state: int, terms: Terms | None, now_us: int) -> None:
         if terms is None:
@@ -156,19 +162,19 @@ class Paths:
         self._gap_us[number] = 0
         there.paths[account] = number
         there.heard_us = now_us
+        self._round_of[number] = self._round
         self._turn_to(number, state)
         self._put(number, now_us)
 
     def _meet(self, account: str) -> None:
         """An awaited account was heard: it is awaited no more."""
-        nowhere = self._there.get(NOWHERE)
-        number = None if nowhere is None else nowhere.paths.get(account)
+        number = self._find(account, NOWHERE)
         if number is not None:
             if self._state[number] == NEVER:
                 self.first_heard.append(account)
             self._forget(number)
-            if nowhere is not None and not nowhere.paths:
-                nowhere.paths = {}  # an emptied one still holds the room of all
+            if not self._there[NOWHERE].paths:
+                self._there[NOWHERE].paths = {}  # an emptied one still holds the room of all
 
     def _new(self) -> int:
         """Return a number for a path: one that is free, or the next."""
@@ -180,6 +186,7 @@ class Paths:
         for column in (self._listener, self._seen_us, self._interval, self._margin, self._gap_us):
             column.append(0)
         self._slot.append(_UNSET)
+        self._round_of.append(0)
         return len(self._state) - 1
 
     def _forget(self, number: int) -> None:
@@ -293,14 +300,16 @@ class Paths:
 
     def lost(self, account: str, listener: str) -> bool:
         """Tell whether a path is lost, told or not."""
-        there = self._there.get(listener)
-        number = None if there is None else there.paths.get(account)
+        number = self._find(account, listener)
         return number is not None and self._state[number] in (LOST, HELD)
+
+    def _find(self, account: str, listener: str) -> int | None:
+        there = self._there.get(listener)
+        return None if there is None else there.paths.get(account)
 
     def renew(self, account: str, listener: str, now_us: int) -> None:
         """Take over what a path is allowed now; if that is less than before, it begins now."""
-        there = self._there.get(listener)
-        number = None if there is None else there.paths.get(account)
+        number = self._find(account, listener)
         terms = None if number is None else self.terms(account, listener, self._interval[number])
         if number is None or terms is None:
             return
@@ -310,17 +319,24 @@ class Paths:
 
     # -- the register was read again --------------------------------------------------------------------------------
 
-    def review(self, wanted: Callable[[str, str], Terms | None], now_us: Callable[[], int]) -> Iterator[None]:
-        """Forget paths that are no longer supervised and take over changed intervals, one path a step."""
+    def begin_review(self) -> None:
+        """From here on each account of the register is confirmed; ``sweep`` then forgets what was not."""
+        self._round = (self._round + 1) % 256
+
+    def sweep(self) -> Iterator[None]:
+        """Forget the paths that the review did not confirm, one look a step."""
         for number in range(len(self._state)):
-            if self._state[number] != FREE:
-                self._revise(number, wanted(self._account[number], self._listeners[self._listener[number]]), now_us())
+            if self._state[number] != FREE and self._round_of[number] != self._round:
+                self._forget(number)
             yield
 
-    def _revise(self, number: int, terms: Terms | None, now_us: int) -> None:
-        if terms is None:
+    def forget(self, account: str) -> None:
+        """Forget the paths of an account that is not supervised any more."""
+        for number in [there.paths[account] for there in self._there.values() if account in there.paths]:
             self._forget(number)
-        elif terms != (self._interval[number], self._margin[number]):
+
+    def _revise(self, number: int, terms: Terms, now_us: int) -> None:
+        if terms != (self._interval[number], self._margin[number]):
             self._interval[number], self._margin[number] = terms
             if self._state[number] in (ALIVE, AWAITED):
                 self._put(number, now_us)
@@ -331,46 +347,50 @@ class Paths:
         """Return what makes a ``Kept`` of this moment; the copies are taken at once, the rest is for another thread."""
         accounts, listeners, states = self._account.copy(), self._listeners.copy(), bytes(self._state)
         listener, seen_us, gaps, began_us = self._listener[:], self._seen_us[:], self._gap_us[:], self._began_us
+        interval, margin = self._interval[:], self._margin[:]
 
         def kept() -> Kept:
             ages = array("q", [max(0, now_us - seen) for seen in seen_us])
             own_gaps = [gap if seen < began_us else 0 for gap, seen in zip(gaps, seen_us, strict=True)]
-            return Kept(accounts, listeners, listener, states, ages, array("q", own_gaps))
+            return Kept(accounts, listeners, listener, states, interval, margin, ages, array("q", own_gaps))
 
         return kept
 
-    def resume(self, kept: Kept, known: Callable[[str, str], tuple[str, Terms] | None], gap_us: int, now_us: int) -> None:
-        """Begin with paths that were written down ``gap_us`` ago; ``known`` says how an account is spelled, and its terms.
+    def resume(
+        self, kept: Kept, listeners: Collection[str], spelled: Callable[[str], str], gap_us: int, now_us: int
+    ) -> None:
+        """Begin with paths that were written down ``gap_us`` ago, at these listeners and nowhere.
 
-        The clock of a path stood still meanwhile: we were not there to hear it.
+        A path's clock stood still meanwhile: we were not there to hear it. ``spelled`` returns the register's own text of an
+        account where it is in memory, so that it is kept once.
         """
         self._began_us = now_us
         self._listeners = kept.listeners.copy()
-        self._there = {name: _Listener(number) for number, name in enumerate(kept.listeners)}
-        tables = [(name, self._there[name].paths) for name in kept.listeners]
+        self._there = {name: _Listener(n) for n, name in enumerate(kept.listeners)}
+        tables = [self._there[name].paths for name in kept.listeners]
+        left_out = {n for n, name in enumerate(kept.listeners) if name != NOWHERE and name not in listeners}
         number = 0
-        for account, listener, state, age, gap in zip(
-            kept.accounts, kept.listener, kept.state, kept.age_us, kept.gap_us, strict=True
-        ):
-            name, table = tables[listener]
-            found = None if state == FREE else known(account, name)
-            if found is None:
+        for name, listener, state, interval, margin, age, gap in zip(
+            kept.accounts, kept.listener, kept.state, kept.interval_seconds, kept.margin_seconds, kept.age_us, kept.gap_us,
+            strict=True,
+        ):  # fmt: skip
+            if state == FREE or listener in left_out:
                 continue
-            spelled, terms = found
-            table[spelled] = number
-            self._account.append(spelled)
+            account = spelled(name)
+            tables[listener][account] = number
+            self._account.append(account)
             self._listener.append(listener)
             self._seen_us.append(now_us - age - 1)
-            self._interval.append(terms[0])
-            self._margin.append(terms[1])
+            self._interval.append(interval)
+            self._margin.append(margin)
             self._gap_us.append(gap + gap_us)
             self._state.append(state)
             number += 1
+        self._round_of.extend(bytes(number))
         self._slot.extend([_UNSET] * number)
-        for listener, state in zip(self._listener, self._state, strict=True):
-            self._count[state] += 1
-            self._there[kept.listeners[listener]].alive += state == ALIVE
         for number, state in enumerate(self._state):
+            self._count[state] += 1
+            self._there[kept.listeners[self._listener[number]]].alive += state == ALIVE
             if state in (ALIVE, AWAITED):
                 self._put(number, now_us)
 

@@ -6,10 +6,10 @@ the test plan of the 2007 edition (C.1.3, C.2.3), as ``docs/protocols/dc09.md`` 
 
 from enum import Enum
 
-from protocols.dc09 import KNOWN_TOKENS, RECEIVER_TOKENS, Envelope, Message
+from protocols.dc09 import KNOWN_TOKENS, RECEIVER_TOKENS, Envelope, Key, Message, unseal
 from protocols.errors import BadCrc, BodyError, EnvelopeError, FramingError, ProtocolError, Undecryptable
 from receiver import dialects
-from receiver.accounts import Account, Accounts
+from receiver.accounts import Account, Accounts, OldKey
 from receiver.clock import SECOND_US
 from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
@@ -70,6 +70,29 @@ def verdict(error: ProtocolError | ReceiverError) -> Verdict:
     raise KeyError(f"{type(error).__name__} has no verdict")
 
 
+def check(
+    message: Message, account: Account, accounts: Accounts, settings: ClockSettings, now_us: int,
+    watch: ClockWatch | None = None, steady_us: int = 0,
+) -> bool:  # fmt: skip
+    """Refuse what is not to be accepted, in the contract's order; return whether our own clock is in doubt.
+
+    A check is called only where there is something to be checked: nearly every message passes them all.
+
+    Raises:
+        PlaintextRefused, StaleTimestamp, UnknownAccount, UnknownToken: as the checks below.
+    """
+    envelope, suspect = message.envelope, False
+    if envelope.encrypted:
+        suspect = check_clock(message, account, settings, now_us, watch, steady_us)
+    elif not account.accepts_plaintext:
+        check_plaintext(envelope, account)
+    if not account.registered:
+        check_account(envelope, account, accounts)
+    if envelope.token not in KNOWN_TOKENS:
+        check_token(envelope)
+    return suspect
+
+
 def check_sender(envelope: Envelope, account: Account | None = None, dialect: str = "") -> None:
     """Refuse what only a receiver sends, and a CRC over the closing CR where neither account nor listener allows it.
 
@@ -84,6 +107,21 @@ def check_sender(envelope: Envelope, account: Account | None = None, dialect: st
         )
     if envelope.token in RECEIVER_TOKENS:
         raise FromReceiver(f"{envelope.token} is sent by receivers only")
+
+
+def choose_key(envelope: Envelope, key: Key | None, old: OldKey, now_us: int) -> Key | None:
+    """Return which key opens a message while the account's is rotated; the reply is sealed with it too."""
+    if not envelope.encrypted or now_us >= old.until * SECOND_US or _opens(envelope, key):
+        return key
+    return old.key if _opens(envelope, old.key) else key
+
+
+def _opens(envelope: Envelope, key: Key | None) -> bool:
+    try:
+        unseal(envelope, key)
+    except Undecryptable:
+        return False
+    return True
 
 
 def recognise_nak(error: ProtocolError | ReceiverError, raw: bytes) -> ProtocolError | ReceiverError:

@@ -13,14 +13,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from protocols.dc09 import Key
-from protocols.errors import KeyFormatError
-from receiver import __version__, accounts, clock, config, outputs
+from receiver import __version__, clock, config, outputs
+from receiver.account_desk import AccountDesk
 from receiver.accounts import Accounts
 from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
-from receiver.errors import ConfigError
-from receiver.gauges import add_clock_gauges, add_output_gauges
+from receiver.errors import ConfigError, RegisterUnavailable
+from receiver.gauges import add_account_gauges, add_clock_gauges, add_output_gauges
 from receiver.journal import Journal, Origin, Reader, Row, Stored
 from receiver.journal_watch import JournalWatch
 from receiver.listeners import (
@@ -34,6 +33,7 @@ from receiver.listeners import (
     from_systemd,
     open_port,
 )
+from receiver.managed import load_accounts
 from receiver.outputs import Forwarder, Surroundings
 from receiver.path_watch import PathWatch
 from receiver.pipeline import Pipeline
@@ -48,21 +48,6 @@ _PART_SECONDS = 1.0
 LAST_SECONDS = 9.0
 """From being asked to stop to the end, whatever hangs: everything acknowledged is on disk, and 10 s are promised."""
 _SWITCH_SECONDS = 0.001  # the journal's thread waits so long for the interpreter, several times a commit, in a flood
-
-
-def load_accounts(settings: Settings) -> Accounts:
-    """Read the account register that the settings name.
-
-    Raises:
-        ConfigError: with every mistake found.
-    """
-    default_key = None
-    if settings.accounts.default_key:
-        try:
-            default_key = Key.parse(settings.accounts.default_key.text)
-        except KeyFormatError as error:
-            raise ConfigError(f"[accounts] default_key: {error}") from None
-    return accounts.load(settings.accounts.file, default_key, settings.accounts.unknown)
 
 
 class Service:
@@ -125,7 +110,7 @@ class Service:
             )
             self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
-            self._build_watches()
+            self._stand_watch()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
             self._allow_connections()
             self._add_gauges()
@@ -148,7 +133,7 @@ class Service:
                     parting.create_task(tcp.part(_PART_SECONDS))
         telemetry.stopped()
 
-    def _build_watches(self) -> None:
+    def _stand_watch(self) -> None:
         settings, pipeline = self._settings, self._pipeline
         self._journal_watch = JournalWatch(
             self._journal, settings.journal, settings.receiver.data_dir, self._telemetry, self._tell_own
@@ -160,6 +145,13 @@ class Service:
             lambda trouble, now_us: pipeline.raise_trouble(trouble, self._home(), now_us),
         )  # fmt: skip
         self._path_watch.begin(self._accounts, *clock.both_us())
+        self._desk = AccountDesk(
+            settings.receiver.data_dir,
+            pipeline,
+            lambda: self._accounts,
+            self._tell_own,
+            self._surroundings().raise_trouble,
+        )
 
     def _make_journal(self) -> Journal:
         settings = self._settings
@@ -177,7 +169,7 @@ class Service:
         async with asyncio.TaskGroup() as standing:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
-            tasks += [standing.create_task(self._watch())]
+            tasks += [standing.create_task(run()) for run in (self._watch, *self._desk.parts)]
             hatch = self._succession.open_hatch(self.stop)
             tasks += [standing.create_task(hatch.tend())]
             self._announce(http_port)
@@ -265,24 +257,31 @@ class Service:
         """Read accounts and settings again; on a mistake the old ones stay. Ports, outputs and journal need a restart."""
         try:
             settings = config.load(self._config_file)
-            found = load_accounts(settings)
+            found = load_accounts(settings, self._accounts)
         except ConfigError as error:
             for mistake in error.mistakes:
                 self._telemetry.reload_failed(mistake)
             return
-        self._accounts = self._pipeline.accounts = found
+        if found is not self._accounts:
+            self._take_accounts(found)
         self._pipeline.clock_settings = self._clock_watch.settings = settings.clock
-        self._path_watch.take(found)
-        self._pipeline.senders.keep({account.account for account in found})
         self._pipeline.senders.clock = settings.clock
         self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
         for forwarder in self._forwarders:
-            forwarder.accounts = found
             forwarder.reopen()
         for name in ("receiver", "listeners", "supervision", "journal", "http", "log", "outputs"):
             if getattr(settings, name) != getattr(self._settings, name):
                 self._telemetry.warned("a changed section takes effect at the next start", section=name)
         self._telemetry.reloaded(accounts=len(found), unknown_accounts="accepted" if found.accept_unknown else "refused")
+
+    def _take_accounts(self, found: Accounts) -> None:
+        """Put another register in the place of the one we had."""
+        before, self._accounts, self._pipeline.accounts = self._accounts, found, found
+        self._path_watch.take(found)
+        self._pipeline.senders.keep(found.names())
+        for forwarder in self._forwarders:
+            forwarder.accounts = found
+        before.close()
 
     # -- once a second --------------------------------------------------------------------------------------------
 
@@ -296,6 +295,7 @@ class Service:
             now_us, steady_us = clock.both_us()
             for finding in self._clock_watch.look(now_us, steady_us, clock.synchronised()):
                 self._pipeline.raise_trouble(Trouble(*finding, now_us), self._home(), now_us)
+            self._refresh_accounts(now_us)
             self._path_watch.look(now_us, steady_us)
             for trouble in self._pipeline.troubles.due(steady_us):
                 self._pipeline.tell_trouble(trouble, self._home(), now_us)
@@ -305,6 +305,17 @@ class Service:
                 tidied = self._beat
             self._journal_watch.look(self._beat, now_us)
             self._telemetry.tick()
+
+    def _refresh_accounts(self, now_us: int) -> None:
+        """Take what commands have changed in the managed register; a path of an account that is gone is none."""
+        try:
+            changed = self._accounts.refresh()
+            if changed is None:
+                self._path_watch.take(self._accounts)
+            elif changed:
+                self._path_watch.changed(changed)
+        except RegisterUnavailable as error:
+            self._pipeline.raise_trouble(Trouble("register-unreadable", str(error), now_us), self._home(), now_us)
 
     def _home(self) -> int:
         """Return the origin that stands for the receiver itself: its first listener."""
@@ -353,6 +364,7 @@ class Service:
 
         add_clock_gauges(self._telemetry, self._clock_watch)
         add_output_gauges(self._telemetry, self._by_name())
+        add_account_gauges(self._telemetry, lambda: len(self._accounts), self._pipeline.on_test, self._desk.keys.rotation)
         gauge = self._telemetry.gauge
         self._journal_watch.add_gauges()
         gauge("receiver_connections", "Open connections", ("transport",), connections)

@@ -22,8 +22,10 @@ from protocols.errors import KeyFormatError
 from receiver import __version__, clock, panel, process
 from receiver.cli.accounts import accounts_group
 from receiver.cli.journal import journal
+from receiver.cli.on_test import accounts_test
 from receiver.cli.options import CONFIG, fail, load, parse_key
 from receiver.cli.outputs import outputs_group
+from receiver.cli.watch import watch
 from receiver.errors import ConfigError
 from receiver.explain import explain
 
@@ -87,7 +89,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 def check_config(file: Path) -> None:
     """Check a configuration and its account register; exit 2 and every mistake, or 0 and a summary."""
     from receiver import outputs
-    from receiver.service import load_accounts
+    from receiver.managed import load_accounts
 
     settings = load(file)
     try:
@@ -250,4 +252,6 @@ def _summarise(answers: list[panel.Answer]) -> None:
 
 main.add_command(journal)
 main.add_command(accounts_group)
+accounts_group.add_command(accounts_test)
+main.add_command(watch)
 main.add_command(outputs_group)

@@ -117,7 +117,9 @@ class ListenerSettings:
         2000, "UDP frames being stored at a time; more are dropped and counted, the panel repeats them", "positive"
     )
     receive_buffer_bytes: int = setting(
-        8388608, "UDP socket buffer asked of the kernel (SO_RCVBUF); what it grants is logged at start", "positive"
+        33554432,
+        "UDP socket buffer asked of the kernel: room for 80,000 datagrams when a line returns; what it grants is logged",
+        "positive",
     )
 
 
@@ -126,6 +128,18 @@ class AccountsSettings:
     """``[accounts]``: who may report."""
 
     file: Path | None = setting(None, "CSV register of accounts; read again on SIGHUP")
+    store: str = setting(
+        "csv", "`csv`: the register is `file`; `managed`: a database in data_dir, changed by `accounts` commands, with keys "
+        "encrypted under `master_key`", choices=("csv", "managed"),
+    )  # fmt: skip
+    master_key: Secret = setting(
+        Secret(), "encrypts the keys of the managed register: 64 hex digits; empty takes the systemd credential "
+        "`dc09-master-key`, if there is one",
+    )  # fmt: skip
+    cached: int = setting(
+        200000, "accounts of the managed register kept in memory, about 700 bytes each; others are read when their panel "
+        "reports", "positive",
+    )  # fmt: skip
     unknown: str = setting(
         "",
         "an account not in the register: `refuse` is silence and a trouble event, `accept` stores, acknowledges and "

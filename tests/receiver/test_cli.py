@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from protocols import dc09
 from receiver import clock
 from receiver.cli import main
 from receiver.config import JournalSettings
-from receiver.journal import Journal, Kind, Origin, Refusal, Row
+from receiver.journal import Entry, Journal, Kind, Origin, Reader, Refusal
+from receiver.journal.groups import pack
 from receiver.pipeline import repeat_identity
 
 SECRET = "00112233445566778899AABBCCDDEEFF"
@@ -135,9 +138,9 @@ def _fill(folder: Path) -> None:
     async def story() -> None:
         journal = Journal(folder, JournalSettings(), [Origin("1", "2", "main", "tcp")])
         journal.refuse(Refusal(now, "bad-crc", "the CRC does not fit", "9", "main", "tcp", "127.0.0.1:9", b"\n\x1b[31m\xff"))
-        await journal.append([Row(0, 0, 1, 1, now, None, identity, 0, 1, "127.0.0.1:1", "unregistered", DURESS, None)])
-        await journal.append([Row(Kind.TROUBLE.value, 1, 5, 0, now, None, b"t" * 16, 0, 1, "", "", b"", trouble)])
-        await journal.append([Row(Kind.PATH.value, 1, 5, 0, now, None, b"p" * 16, 0, 1, "", "", b"", path)])
+        await journal.append([Entry(0, identity, now, None, 1, "127.0.0.1:1", "unregistered", DURESS, None, ((0, 1, 1),))])
+        await journal.append([Entry(Kind.TROUBLE.value, b"t" * 16, now, None, 1, "", "", b"", trouble, ((1, 5, 0),))])
+        await journal.append([Entry(Kind.PATH.value, b"p" * 16, now, None, 1, "", "", b"", path, ((1, 5, 0),))])
         await journal.close()
 
     asyncio.run(story())
@@ -166,33 +169,47 @@ def test_the_journal_is_shown_exported_and_verified(config: Path, tmp_path: Path
     assert (verified.exit_code, "3 events, none damaged" in verified.stdout) == (0, True)
 
 
-def test_damage_in_the_journal_is_told_and_exits_1(config: Path, tmp_path: Path) -> None:
-    import sqlite3
+def _edit(folder: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(folder / "journal.sqlite")) as db, db:
+        db.execute(statement, values)
 
+
+def test_damage_in_the_journal_is_told_and_exits_1(config: Path, tmp_path: Path) -> None:
     _fill(tmp_path / "data")
-    with sqlite3.connect(tmp_path / "data" / "journal.sqlite") as db:
-        db.execute("UPDATE signals SET raw = x'00' WHERE position = 1")
-        db.execute("DELETE FROM signals WHERE position = 2")
-    db.close()
+    with closing(sqlite3.connect(tmp_path / "data" / "journal.sqlite")) as db:
+        content = db.execute("SELECT content FROM groups WHERE last = 1").fetchone()[0]
+    _edit(tmp_path / "data", "UPDATE groups SET content = ? WHERE last = 1", content.replace(b"#1234", b"#1235"))
+    _edit(tmp_path / "data", "DELETE FROM groups WHERE last = 2")
     told = json.loads(run("journal", "export", "--config", str(config)).stdout.splitlines()[0])
-    assert (told["data"]["reason"], told["data"]["raw"]) == ("journal-damaged", "00")
+    assert (told["data"]["reason"], told["data"]["count"]) == ("journal-damaged", 1)
+    assert "positions 1 to 1 cannot be read" in told["data"]["text"]
     assert "cannot be read" in run("journal", "show", "--config", str(config)).stdout
     done = run("journal", "verify", "--config", str(config))
     assert done.exit_code == 1
     assert "1 positions are missing" in done.stdout
+    assert "positions 1 to 1: the checksum does not fit" in done.stdout
 
 
-def test_a_stored_signal_that_was_altered_is_found(config: Path, tmp_path: Path) -> None:
-    import sqlite3
-
+def test_a_stored_signal_that_was_altered_with_its_checksum_is_found(config: Path, tmp_path: Path) -> None:
     _fill(tmp_path / "data")
+    reader = Reader(tmp_path / "data")
+    row = reader.last(3)[0].row
+    reader.close()
     other = dc09.encode("ADM-CID", "0042", dc09.Address(None, "0", "1234"), b"#1234|1602 00 000")  # whole, and another
-    with sqlite3.connect(tmp_path / "data" / "journal.sqlite") as db:
-        db.execute("UPDATE signals SET raw = ? WHERE position = 1", (other,))
-    db.close()
+    forged = Entry(0, row.identity, row.received_us, None, 1, row.peer, row.flags, other, None, ((0, 1, 1),))
+    (group,) = pack(1, [forged])
+    _edit(tmp_path / "data", "UPDATE groups SET parts = ?, content = ? WHERE last = 1", group.parts, group.content)
     done = run("journal", "verify", "--config", str(config))
     assert done.exit_code == 1
     assert "position 1: its content is not what was acknowledged" in done.stdout
+
+
+def test_a_row_that_says_other_than_its_content_is_found(config: Path, tmp_path: Path) -> None:
+    _fill(tmp_path / "data")
+    _edit(tmp_path / "data", "UPDATE groups SET urgent = 0 WHERE last = 1")
+    done = run("journal", "verify", "--config", str(config))
+    assert done.exit_code == 1
+    assert "positions 1 to 1: what the row says of its content is not so" in done.stdout
 
 
 def test_a_journal_that_is_not_there_is_a_clear_mistake(config: Path) -> None:
@@ -205,7 +222,7 @@ def test_bytes_of_the_wire_cannot_reach_the_terminal(config: Path, tmp_path: Pat
 
     async def story() -> None:
         journal = Journal(tmp_path / "data", JournalSettings(), [Origin("1", "1", "main", "tcp")])
-        await journal.append([Row(0, 0, 1, 1, clock.now_us(), None, b"x" * 16, 0, 1, "127.0.0.1:1", "", raw, None)])
+        await journal.append([Entry(0, b"x" * 16, clock.now_us(), None, 1, "127.0.0.1:1", "", raw, None, ((0, 1, 1),))])
         await journal.close()
 
     asyncio.run(story())
@@ -214,3 +231,79 @@ def test_bytes_of_the_wire_cannot_reach_the_terminal(config: Path, tmp_path: Pat
     assert "HA" in done.stdout
     assert "\x1b" not in done.stdout
     assert "\x07" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ((), "needs an ACCOUNT"),
+        (("1234", "--by", "b"), "--reason is needed"),
+        (("1234", "--reason", "r"), "--by is needed"),
+        (("1234", "--reason", "r\x1b", "--by", "b"), "--reason is needed"),
+        (("1234", "--reason", "r", "--by", "b", "--for", "25h"), "24 hours at most"),
+        (("1234", "--reason", "r", "--by", "b", "--for", "0m"), "24 hours at most"),
+        (("1234", "--reason", "r", "--by", "b", "--for", "soon"), "write 2h"),
+        (("1234", "--reason", "r", "--by", "b", "--until", "2020-01-01T00:00:00Z"), "a time to come"),
+        (("1234", "--reason", "r", "--by", "b", "--until", "tomorrow"), "ISO 8601"),
+        (("1234", "--reason", "r", "--by", "b", "--until", "x", "--for", "1h"), "leave one out"),
+        (("1234", "--reason", "r", "--by", "b", "--points", "0"), "can name none"),
+        (("1234", "--end", "--by", "b", "--reason", "\x1b[2J"), "--reason is needed"),
+        (("9999", "--reason", "r", "--by", "b"), "there is no account 9999"),
+        (("1234", "--end", "--by", "b"), "is not on test"),
+        (("1234", "--reason", "r", "--by", "b"), "cannot be written"),
+    ],
+)
+def test_a_test_needs_an_account_a_reason_a_person_and_an_end(config: Path, args: tuple[str, ...], sentence: str) -> None:
+    done = run("accounts", "test", "--config", str(config), *args)
+    assert (done.exit_code, sentence in done.stderr) == (2, True), done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_a_key_is_rotated_to_one_that_only_its_file_has(config: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new-key"
+    done = run("accounts", "rotate-key", "1234", "--generate", str(new), "--config", str(config))
+    assert done.exit_code == 0, done.stderr
+    key = new.read_text("ascii").strip()
+    assert (len(key), new.stat().st_mode & 0o777, key in done.output) == (32, 0o600, False)
+    row = (tmp_path / "accounts.csv").read_text("utf-8").splitlines()[1]
+    assert row.startswith(f"1234,First Street,{key},90,{SECRET},")
+    again = run("accounts", "rotate-key", "1234", "--generate", str(tmp_path / "other"), "--config", str(config))
+    assert (again.exit_code, "is being rotated already" in again.stderr) == (2, True)
+    assert not (tmp_path / "other").exists()
+    longer = run("accounts", "rotate-key", "1234", "--prolong", "--overlap", "9d", "--config", str(config))
+    assert (longer.exit_code, "works until" in longer.stderr) == (0, True)
+    listed = run("accounts", "list", "--old-keys", "--config", str(config)).stdout
+    assert "nothing heard since the rotation" in listed
+    assert SECRET not in listed
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("1234",), "needs one of"),
+        (("1234", "--key-stdin", "--overlap", "soon"), "write 24h"),
+        (("1234", "--key-stdin", "--overlap", "999d"), "at most 400d"),
+        (("1234", "--key-stdin"), "a key is 32"),
+        (("9999", "--key-stdin"), "there is no account 9999"),
+        (("1234", "--generate", "/nowhere/key"), "cannot be written"),
+    ],
+)
+def test_a_rotation_that_cannot_be_is_one_clear_sentence(config: Path, args: tuple[str, ...], sentence: str) -> None:
+    before = (config.parent / "accounts.csv").read_bytes()
+    done = run("accounts", "rotate-key", "--config", str(config), *args, feed="tooshort\n")
+    assert (done.exit_code, sentence in done.stderr) == (2, True), done.stderr
+    assert "tooshort" not in done.output
+    assert (config.parent / "accounts.csv").read_bytes() == before
+
+
+def test_the_register_is_exported_without_keys_unless_a_file_is_named_for_them(config: Path, tmp_path: Path) -> None:
+    done = run("accounts", "export", "--config", str(config))
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[1].startswith("1234,First Street,")
+    assert SECRET not in done.stdout
+    copy = tmp_path / "copy.csv"
+    done = run("accounts", "export", "--with-keys", str(copy), "--config", str(config))
+    assert (done.exit_code, SECRET in done.output, SECRET in copy.read_text("utf-8")) == (0, False, True)
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert run("accounts", "import", str(copy), "--config", str(config)).exit_code == 0
+    assert run("accounts", "export", "--with-keys", str(copy), "--config", str(config)).exit_code == 2

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from fuzz.single import handle_one
 from protocols import dc09
 from receiver import dialects
 from receiver.accounts import Account, Accounts
@@ -19,7 +20,7 @@ def heard(desk: Desk, raw: bytes, dialect: str = "") -> bytes | None:
     """Hand a frame over as a listener does."""
     (frame,) = dc09.split_datagram(raw, over_cr=True)
     assert isinstance(frame, dc09.Frame)
-    return asyncio.run(desk.pipeline.handle(frame, ROUTE._replace(dialect=dialect)))
+    return asyncio.run(handle_one(desk.pipeline, frame, ROUTE._replace(dialect=dialect)))
 
 
 @pytest.mark.parametrize("raw", ELDES)

@@ -2,8 +2,10 @@
 
 import asyncio
 import builtins
+import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from protocols import dc09
-from receiver import config, outputs
+from receiver import config, events, outputs
 from receiver.accounts import Accounts
 from receiver.cli import main
 from receiver.config import JournalSettings, JsonlSettings, OutputSettings
 from receiver.errors import ConfigError, DeliveryError, EventRefused
 from receiver.events import OutEvent, render
-from receiver.journal import Journal, Lane, Origin, Reader, Row, Stored
+from receiver.journal import Entry, Journal, Lane, Origin, Reader, Row, Stored
 from receiver.outputs import Forwarder, Surroundings, forwarder, orders, templates
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
@@ -26,11 +28,14 @@ ORIGIN = Origin("1", "1", "main", "tcp")
 
 
 def row(number: int, urgent: bool = False, account: str = "1234") -> Row:
+    return entry(number, urgent, account).rows()[0]
+
+
+def entry(number: int, urgent: bool = False, account: str = "1234") -> Entry:
     raw = dc09.encode("ADM-CID", f"{number:04d}", dc09.Address(None, "0", account), b"#1234|1130 01 001")
     lane, priority = (0, 1) if urgent else (1, 3)
-    return Row(
-        0, lane, priority, int(urgent), 1_790_000_000_000_000, None, f"{number:016d}".encode(), 0, 1, "", "", raw, None
-    )
+    identity = f"{number:016d}".encode()
+    return Entry(0, identity, 1_790_000_000_000_000, None, 1, "", "", raw, None, ((lane, priority, int(urgent)),))
 
 
 class Target:
@@ -98,7 +103,7 @@ class Stage:
     async def store(self, count: int, urgent: bool = False) -> None:
         first = self.journal.cursor("other", Lane.NORMAL).waiting + self.journal.cursor("other", Lane.URGENT).waiting
         for number in range(count):
-            await self.journal.append([row(first * 7919 + number + 1, urgent)])
+            await self.journal.append([entry(first * 7919 + number + 1, urgent)])
 
 
 def test_what_was_taken_before_a_failure_does_not_come_again(tmp_path: Path) -> None:
@@ -123,7 +128,7 @@ def test_after_a_failure_batches_are_small_and_what_is_urgent_goes_first(tmp_pat
         running = asyncio.ensure_future(stage.forward(lambda: len(stage.target.taken) == 41))
         while len(stage.target.sizes) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-        await stage.journal.append([row(9999, urgent=True)])
+        await stage.journal.append([entry(9999, urgent=True)])
         await running
         assert stage.target.sizes[:2] == [40, 20]
         assert stage.target.numbers()[0] == 41
@@ -210,7 +215,7 @@ def test_spans_say_when_each_event_was_sent_and_confirmed(tmp_path: Path) -> Non
         await stage.store(5)
         await stage.store(2, urgent=True)
         await stage.forward(lambda: len(stage.target.taken) == 7)
-        await stage.journal.append([row(5000)])  # with it the last cursors reach the disk
+        await stage.journal.append([entry(5000)])  # with it the last cursors reach the disk
         for stored in stage.reader.last(8)[:-1]:
             span = stage.reader.span("bus", stored)
             assert span is not None
@@ -338,3 +343,32 @@ def test_the_settings_of_an_output_do_not_print_their_secrets() -> None:
     for cls in (*config.OUTPUT_TYPES.values(), JsonlSettings):
         secrets = {name: config.Secret(PASSWORD) for name in ("url", "dsn", "secret", "password") if hasattr(cls(), name)}
         assert PASSWORD not in repr(cls(**secrets))
+
+
+def test_the_frame_of_many_events_is_read_once() -> None:
+    raw = dc09.encode("SIA-DCS", "0001", dc09.Address(None, "0", "1234"), b"#1234|N" + b"BA1" * 1300)
+    message = Entry(0, b"i" * 16, 1_790_000_000_000_000, None, 1, "", "", raw, None, ((1, 3, 0),) * 1300)
+    before = events._read.cache_info().misses
+    told = [render(Stored(1 + n, event, ORIGIN), Accounts({})) for n, event in enumerate(message.rows())]
+    assert [event.cloud_event["data"]["position"] for event in told] == list(range(1, 1301))
+    assert {event.cloud_event["data"]["event_code"] for event in told} == {"BA"}
+    assert events._read.cache_info().misses == before + 1
+
+
+def test_events_that_cannot_be_read_are_told_once_and_the_output_goes_on_behind_them(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        cursors = [stage.journal.cursor(stage.settings.name, lane) for lane in Lane]
+        stage.forwarder.cursors.update({cursor.lane: cursor for cursor in cursors})
+        await stage.journal.append([entry(n, urgent=n == 20) for n in range(1, 41)])
+        with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as db, db:
+            content = db.execute("SELECT content FROM groups").fetchone()[0]
+            db.execute("UPDATE groups SET content = ?", (content.replace(b"%016d" % 18, b"%016d" % 81),))
+        await stage.forward(lambda: not any(cursor.waiting for cursor in cursors))
+        told = [event.cloud_event["data"] for event in stage.target.taken if event.stored.lost]
+        assert [(data["reason"], data["count"]) for data in told] == [("journal-damaged", 1), ("journal-damaged", 15)]
+        assert all("positions 17 to 32 cannot be read" in data["text"] for data in told)
+        assert len({event.event_id for event in stage.target.taken}) == 25, "one id for what was told in both lanes"
+        assert [e.stored.position for e in stage.target.taken if not e.stored.lost] == [*range(1, 17), *range(33, 41)]
+        assert [cursor.position for cursor in cursors] == [32, 40]
+
+    Stage(tmp_path).play(story)

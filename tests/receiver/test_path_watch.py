@@ -1,6 +1,7 @@
 """The watch over paths, second by second, against what it tells and writes."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from receiver.accounts import Account, Accounts
 from receiver.clock import SECOND_US as S
 from receiver.config import ListenerSettings, SupervisionSettings
-from receiver.intervals import parse
+from receiver.errors import RegisterUnavailable
+from receiver.intervals import Supervision, parse
 from receiver.path_watch import PathWatch
 from receiver.paths import PathChange, Paths
 from receiver.telemetry import Telemetry
@@ -141,6 +143,42 @@ def test_while_the_primary_path_is_lost_its_interval_counts_for_the_backup_from_
     room.seen("A", "wire")
     room.until(350)
     assert room.told() == [("A", "radio", "restored"), ("A", "wire", "restored")]  # the backup has its five hours again
+
+
+def test_changes_of_single_accounts_count_at_once_and_whoever_is_gone_is_forgotten(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="60", B="60", c="60")
+    for name in ("A", "B", "c"):
+        room.seen(name)
+    room.until(5)
+    rows = {"A": Account("A", supervision_seconds=200), "D": Account("D", supervision_seconds=20)}
+    room.register._rows = rows
+    room.watch.changed(["A", "B", "C", "D"])
+    assert room.paths.count() == {"alive": 2, "lost": 0, "never-seen": 1}  # c is spelled otherwise, and found by the review
+    room.until(7)
+    assert room.paths.count() == {"alive": 1, "lost": 0, "never-seen": 1}
+    room.until(190)
+    assert (room.told(), room.reasons()) == ([], [("never-seen", 1)])
+    room.until(202)
+    assert room.told() == [("A", "wire", "lost")]
+
+
+def test_a_register_that_cannot_be_read_is_reviewed_when_it_can(tmp_path: Path) -> None:
+    class Away(Accounts):
+        away = True
+
+        def expectations(self) -> Iterator[tuple[str, Supervision]]:
+            if self.away:
+                raise RegisterUnavailable("gone")
+            yield from super().expectations()
+
+    room = Room(tmp_path, A="60")
+    register = Away({"B": Account("B", supervision_seconds=60)})
+    room.watch.take(register)
+    room.until(5)
+    assert room.paths.count()["never-seen"] == 0
+    register.away = False
+    room.until(8)
+    assert room.paths.count()["never-seen"] == 1
 
 
 def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:

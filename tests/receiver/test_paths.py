@@ -72,8 +72,9 @@ def test_a_path_no_longer_supervised_is_forgotten_and_a_changed_interval_counts_
     paths = Paths()
     paths.seen("1", "main", 60, 0)
     paths.seen("2", "main", 25 * HOUR, 0)
-    wanted = {"2": Terms(90)}
-    assert len(list(paths.review(lambda account, _listener: wanted.get(account), lambda: 10 * S))) == 2
+    paths.begin_review()
+    paths.confirm("2", lambda _: Terms(90), 10 * S)
+    assert len(list(paths.sweep())) == 2
     assert states(paths.check(100 * S)) == [("2", "lost")]
     assert paths.seen("1", "main", 60, 100 * S) is None
     assert states(paths.check(200 * S)) == [("1", "lost")]
@@ -82,8 +83,8 @@ def test_a_path_no_longer_supervised_is_forgotten_and_a_changed_interval_counts_
 def test_an_account_never_heard_is_told_after_grace_and_interval_and_is_not_called_lost() -> None:
     paths = Paths()
     paths.grace_us = 100 * S
-    paths.enrol("1", Terms(60), 0)
-    paths.enrol("1", Terms(60), 50 * S)
+    paths.confirm("1", lambda _: Terms(60), 0)
+    paths.confirm("1", lambda _: Terms(60), 50 * S)
     assert paths.check(159 * S) == []
     assert paths.count() == {"alive": 0, "lost": 0, "never-seen": 1}
     (never,) = paths.check(161 * S)
@@ -92,13 +93,13 @@ def test_an_account_never_heard_is_told_after_grace_and_interval_and_is_not_call
     assert paths.seen("1", "main", 60, 1000 * S) is None
     assert list(paths.first_heard) == ["1"]
     assert paths.count() == {"alive": 1, "lost": 0, "never-seen": 0}
-    paths.enrol("1", Terms(60), 1001 * S)
+    paths.confirm("1", lambda _: Terms(60), 1001 * S)
     assert paths.count() == {"alive": 1, "lost": 0, "never-seen": 0}
 
 
 def test_an_awaited_account_that_is_heard_in_time_is_no_news() -> None:
     paths = Paths()
-    paths.enrol("1", Terms(60), 0)
+    paths.confirm("1", lambda _: Terms(60), 0)
     paths.seen("1", "main", 60, 30 * S)
     assert list(paths.first_heard) == []
     assert states(paths.check(91 * S)) == [("1", "lost")]
@@ -203,7 +204,7 @@ def again(paths: Paths, now_us: int, gap_us: int, new_us: int, folder: Path, gra
     assert wall_us == 5_000 * S
     resumed = Paths()
     resumed.grace_us = grace_seconds * S
-    resumed.resume(kept, lambda account, _listener: (account, Terms(60)), gap_us, new_us)
+    resumed.resume(kept, ["main"], str, gap_us, new_us)
     return resumed
 
 
@@ -234,15 +235,15 @@ def test_what_was_told_before_a_restart_is_not_told_again_and_its_end_is(tmp_pat
     paths = Paths()
     paths.seen("lost", "main", 60, 0)
     paths.seen("held", "main", 60, 0)
-    paths.enrol("never", Terms(60), 0)
-    paths.enrol("awaited", Terms(3000), 0)
+    paths.confirm("never", lambda _: Terms(60), 0)
+    paths.confirm("awaited", lambda _: Terms(3000), 0)
     for change in paths.check(500 * S):
         if change.account == "held":
             paths.hold(change)
     resumed = again(paths, 510 * S, 0, 0, tmp_path)
     assert resumed.count() == {"alive": 0, "lost": 2, "never-seen": 2}
-    resumed.enrol("never", Terms(60), 0)
-    assert states(resumed.check(1000 * S)) == [("awaited", "never-seen")]
+    resumed.confirm("never", lambda _: Terms(60), 0)
+    assert states(resumed.check(4000 * S)) == [("awaited", "never-seen")]
     assert states(resumed.release(9)) == [("held", "lost")]
     restored = resumed.seen("lost", "main", 60, 1000 * S)
     assert restored is not None
@@ -251,16 +252,32 @@ def test_what_was_told_before_a_restart_is_not_told_again_and_its_end_is(tmp_pat
     assert list(resumed.first_heard) == ["never"]
 
 
-def test_paths_of_accounts_or_listeners_that_are_gone_are_not_taken_over(tmp_path: Path) -> None:
+def test_paths_of_listeners_that_are_gone_are_not_taken_over_and_those_of_accounts_go_with_the_first_review(
+    tmp_path: Path,
+) -> None:
     paths = Paths()
     paths.seen("1", "main", 60, 0)
     paths.seen("2", "main", 60, 0)
-    path_file.write(tmp_path / "paths.state", paths.keeping(0)(), 0)
-    found = path_file.read(tmp_path / "paths.state")
-    assert found is not None
-    resumed = Paths()
-    resumed.resume(found[0], lambda account, _: ("2", Terms(60)) if account == "2" else None, 0, 0)
-    assert resumed.count()["alive"] == 1
+    paths.seen("2", "radio", 60, 0)
+    resumed = again(paths, 0, 0, 0, tmp_path)
+    assert resumed.count()["alive"] == 2
+    resumed.begin_review()
+    resumed.confirm("2", lambda _: Terms(90), 0)
+    list(resumed.sweep())
+    assert states(resumed.check(200 * S)) == [("2", "lost")]
+    assert resumed.count() == {"alive": 0, "lost": 1, "never-seen": 0}
+
+
+def test_a_path_begun_while_the_register_is_reviewed_is_kept_and_one_taken_out_is_forgotten_at_once() -> None:
+    paths = Paths()
+    paths.begin_review()
+    paths.seen("1", "main", 60, 0)
+    paths.seen("2", "main", 60, 0)
+    paths.seen("2", "radio", 60, 0)
+    list(paths.sweep())
+    assert paths.count()["alive"] == 3
+    paths.forget("2")
+    assert paths.count()["alive"] == 1
 
 
 def test_the_file_is_ours_alone_and_damage_of_any_byte_is_noticed(tmp_path: Path) -> None:

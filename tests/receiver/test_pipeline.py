@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from protocols import dc09
+from fuzz.single import Strict, handle_one
+from protocols import contact_id, dc09
 from protocols.dc09 import cipher
-from receiver import pipeline, policy
+from receiver import payloads, pipeline, policy
 from receiver.accounts import Account, Accounts
 from receiver.clock import SECOND_US
 from receiver.config import ClockSettings
 from receiver.errors import JournalUnavailable, ReceiverError
-from receiver.journal import Kind, Receipt, Refusal, Row
+from receiver.journal import Entry, Kind, Lane, Receipt, Refusal, Row
 from receiver.pipeline import Pipeline, Route, repeat_identity
-from receiver.telemetry import Telemetry
 
 NOW = 1_790_000_000
 KEY = dc09.Key(bytes(range(16)))
@@ -32,22 +32,25 @@ class FakeJournal:
         self.refusals: list[Refusal] = []
         self.failing = False
 
-    async def append(self, rows: list[Row]) -> Receipt:
+    async def append(self, entries: list[Entry]) -> list[Receipt | JournalUnavailable]:
+        return [self._append(entry) for entry in entries]
+
+    def _append(self, entry: Entry) -> Receipt | JournalUnavailable:
         if self.failing:
-            raise JournalUnavailable("no room")
+            return JournalUnavailable("no room")
         for number, row in enumerate(self.rows, 1):
-            if row.identity == rows[0].identity:
+            if row.identity == entry.identity:
                 return Receipt(number, repeat=True)
-        self.rows += rows
+        self.rows += entry.rows()
         return Receipt(len(self.rows), repeat=False)
 
     def knows(self, identity: bytes) -> bool:
         return any(row.identity == identity for row in self.rows)
 
-    def append_later(self, rows: list[Row]) -> None:
+    def append_later(self, entries: list[Entry]) -> None:
         if self.failing:
             raise JournalUnavailable("no room")
-        self.later += rows
+        self.later += [row for entry in entries for row in entry.rows()]
 
     def refuse(self, refusal: Refusal) -> bool:
         self.refusals.append(refusal)
@@ -64,7 +67,7 @@ class Desk:
             "9ABC": Account("9ABC", key=KEY, accepts_plaintext=True),
         }
         self.journal = FakeJournal()
-        self.telemetry = Telemetry()
+        self.telemetry = Strict()
         self.now_us = NOW * SECOND_US
         accounts = Accounts(rows, default_key, accept_unknown)
         self.pipeline = Pipeline(accounts, ClockSettings(), self.journal, self.telemetry, lambda: self.now_us)  # type: ignore[arg-type]
@@ -72,7 +75,7 @@ class Desk:
     def send(self, raw: bytes) -> bytes | None:
         frame = dc09.split_datagram(raw)[0]
         assert isinstance(frame, dc09.Frame)
-        return asyncio.run(self.pipeline.handle(frame, ROUTE))
+        return asyncio.run(handle_one(self.pipeline, frame, ROUTE))
 
     def troubles(self) -> list[str]:
         return [json.loads(row.body or b"")["reason"] for row in self.journal.later if row.kind == Kind.TROUBLE]
@@ -267,3 +270,11 @@ def test_the_story_fits_one_screen() -> None:
     import inspect
 
     assert len(inspect.getsource(pipeline.Pipeline.handle).splitlines()) <= 40
+
+
+def test_every_priority_of_the_tables_has_a_lane() -> None:
+    for priority in {code.priority for code in contact_id.CODES.values()} | {payloads.URGENT_PRIORITY}:
+        for duress in (False, True):
+            lane, *kept = pipeline._TOLD[priority, duress]
+            assert lane == (Lane.URGENT if priority == 1 else Lane.NORMAL)
+            assert kept == [priority, duress]
