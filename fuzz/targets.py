@@ -33,19 +33,30 @@ def frame(data: bytes) -> None:
     piece_bytes, stream = 1 + (data[0] if data else 0), data[1:]
     if piece_bytes == 256:
         piece_bytes = len(stream) or 1
-    framer, found = dc09.Framer(), list[dc09.Frame | dc09.Damage]()
+    for over_cr in (False, True):
+        _check_found(stream, _found(stream, piece_bytes, over_cr))
+    assert len(dc09.mask_keys(stream)) == len(stream)
+
+
+def _found(stream: bytes, piece_bytes: int, over_cr: bool) -> list[dc09.Frame | dc09.Damage]:
+    framer, found = dc09.Framer(over_cr), list[dc09.Frame | dc09.Damage]()
     for start in range(0, len(stream), piece_bytes):
         found += framer.feed(stream[start : start + piece_bytes])
         assert len(framer._buffer) <= dc09.MAX_FRAME_BYTES
     found += framer.end()
     assert not framer.begun
+    return found
+
+
+def _check_found(stream: bytes, found: list[dc09.Frame | dc09.Damage]) -> None:
     assert sum(len(piece.raw) for piece in found) <= len(stream)
     for piece in found:
         assert piece.raw in stream
         if isinstance(piece, dc09.Frame):
-            again = dc09.wrap(piece.body, piece.binary_crc)
-            assert again.upper() == piece.raw.upper()
-    assert len(dc09.mask_keys(stream)) == len(stream)
+            covered = piece.body + b"\r" if piece.over_cr else piece.body
+            crc = dc09.wrap(covered[:4095], piece.binary_crc)[1 : 3 if piece.binary_crc else 5]
+            assert piece.raw[1 : 1 + len(crc)].upper() == crc.upper() or len(covered) > 4095
+            assert piece.raw.endswith(piece.body + b"\r")
 
 
 def message(data: bytes) -> None:

@@ -24,19 +24,17 @@ from zoneinfo import ZoneInfo
 
 from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
-from receiver import clock
+from receiver import clock, dialects
 from receiver.config import resolve_secret
 from receiver.errors import ConfigError
+from receiver.intervals import Supervision, parse
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
 
 COLUMNS = ("account", "name", "key", "plaintext", "supervision_seconds", "time_zone", "dialect", "site", "instructions")
 _READ = (*COLUMNS, "key_file", "old_key", "old_key_until")
-DIALECTS = ("", "ajax")
-"""``ajax``: Contact ID 423 is a disarm under duress (Ajax OS Malevich 2.8 and 2.9), not a forced door."""
 _is_account = re.compile(r"[0-9A-Za-z]{1,16}").fullmatch
-_INTERVAL = re.compile(r"[0-9]{1,8}")
 _SHOWN_MISTAKES = 20
 _FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800, 253_402_300_799  # of the years 1 and 9999, in seconds since 1970
 _SHORTEST_KEY = 16
@@ -62,6 +60,7 @@ class Account(NamedTuple):
     site: str | None = None
     instructions: str | None = None
     registered: bool = True
+    supervision: Supervision | None = None
     old_key: OldKey | None = None
 
     def to_utc(self, panel_time: int) -> int:
@@ -99,7 +98,31 @@ class Accounts:
     def find(self, account: str) -> Account:
         """Return the account, or a stranger when none such is registered."""
         found = self._rows.get(account) or self._rows.get(account.upper())
-        return found if found is not None else self._stranger
+        return found if found is not None else self._padded(account)
+
+    def _padded(self, account: str) -> Account:
+        """Return the account that is meant when zeros stand in front, if its dialect says so, or else a stranger."""
+        near = self.unpadded(account) if account[:1] == "0" else None
+        return near if near is not None and dialects.pads_account(near.dialect) else self._stranger
+
+    def unpadded(self, account: str) -> Account | None:
+        """Return the account that is registered without the zeros that stand in front of this one."""
+        return self._registered(account.upper().lstrip("0"))
+
+    def _registered(self, name: str) -> Account | None:
+        return self._rows.get(name)
+
+    def spelled(self, account: str) -> str:
+        """Return the text of an account as it stands in memory, if it does."""
+        found = self._rows.get(account.upper())
+        return account if found is None else found.account
+
+    def expectations(self) -> Iterator[tuple[str, Supervision]]:
+        """Return each supervised account and what is expected of it; the register may change meanwhile."""
+        for account in list(self._rows.values()):
+            seconds = account.supervision_seconds
+            if seconds:
+                yield account.account, account.supervision or Supervision(seconds, seconds)
 
     def key_for(self, account: Account) -> Key | None:
         """Return the key that opens an account's encrypted messages."""
@@ -115,10 +138,6 @@ class Accounts:
     def names(self) -> set[str]:
         """Return the names of all accounts."""
         return {account.account for account in self._rows.values()}
-
-    def supervised_names(self) -> set[str]:
-        """Return the names of the accounts that have a supervision interval."""
-        return {account.account for account in self.supervised()}
 
     def rotating(self) -> list[Account]:
         """Return the accounts whose key is being rotated, or was: an old key stands in their entry."""
@@ -217,12 +236,14 @@ def _read_row(cells: Iterable[str], base: Path, environment: Mapping[str, str]) 
     plaintext = plaintext or ("refuse" if key else "accept")
     if plaintext not in ("refuse", "accept"):
         raise ConfigError(f"plaintext is {_shown(plaintext)}; it can be refuse, accept or empty")
-    dialect = dialect.lower()
-    if dialect not in DIALECTS:
-        raise ConfigError(f"dialect is {_shown(dialect)}; known are {', '.join(d for d in DIALECTS if d)} and empty")
+    try:
+        dialect = dialects.parse(dialect)
+    except ConfigError as error:
+        raise ConfigError(f"dialect is {_shown(dialect)}; {error}") from None
+    supervision = parse(interval) if interval else None
     return Account(
-        account, name or None, key, plaintext == "accept", _read_interval(interval) if interval else None,
-        _read_zone(zone) if zone else None, dialect, site or None, instructions or None,
+        account, name or None, key, plaintext == "accept", supervision and supervision.primary_seconds,
+        _read_zone(zone) if zone else None, dialect, site or None, instructions or None, supervision=supervision,
         old_key=_read_old_key(old, old_until, key, base, environment) if old or old_until else None,
     )  # fmt: skip
 
@@ -268,13 +289,6 @@ def _read_old_key(text: str, until: str, key: Key | None, base: Path, environmen
 
 
 @lru_cache(maxsize=1000)  # a register has a handful of them, in a million rows
-def _read_interval(text: str) -> int:
-    if _INTERVAL.fullmatch(text) is None or int(text) < 1:
-        raise ConfigError(f"supervision_seconds is {_shown(text)}; it must be a whole number of 1 or more, or empty")
-    return int(text)
-
-
-@lru_cache(maxsize=1000)
 def _read_zone(text: str) -> ZoneInfo:
     try:
         return ZoneInfo(text)

@@ -18,6 +18,7 @@ class Route(NamedTuple):
     """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two.
 
     ``spend`` is asked of each refused frame, with the peer and whether it proved a key: may it cost more than a count?
+    ``dialect`` is the listener's, for accounts without one of their own.
     """
 
     listener: str
@@ -25,6 +26,7 @@ class Route(NamedTuple):
     peer: str
     origin: int
     spend: Callable[[str, bool], bool] = lambda _peer, _proven: True
+    dialect: str = ""
 
 
 class Panel(Protocol):

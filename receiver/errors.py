@@ -53,6 +53,12 @@ class JournalUnavailable(ReceiverError):
     reason = "journal-unavailable"
 
 
+class PathsUnreadable(ReceiverError):
+    """The file of supervised paths is damaged, or of another version."""
+
+    reason = "paths-unreadable"
+
+
 class RegisterUnavailable(JournalUnavailable):
     """The managed account register cannot be read now: who reports cannot be told."""
 

@@ -104,7 +104,7 @@ def _read(raw: bytes, body: bytes | None) -> tuple[dc09.Message, tuple[payloads.
     Raises:
         ProtocolError: the stored bytes are damaged.
     """
-    frames = dc09.split_datagram(raw)
+    frames = dc09.split_datagram(raw, over_cr=True)  # what was accepted is read again as it was
     if len(frames) != 1 or not isinstance(frames[0], dc09.Frame):
         raise ProtocolError("the stored frame is damaged")
     envelope = dc09.open_envelope(frames[0])

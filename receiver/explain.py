@@ -27,7 +27,10 @@ def explain(raw: bytes, key: dc09.Key | None, now_us: int) -> dict[str, Any]:
     if not found:
         return told
     if isinstance(found[0], dc09.Damage):
-        return told | {"reason": found[0].error.reason, "explanation": str(found[0].error), "frame": _damage(found[0])}
+        (first, *_) = dc09.split_datagram(raw, over_cr=True)
+        hint = "; fits with dialect eldes (CRC over the CR)" if isinstance(first, dc09.Frame) else ""
+        said = f"{found[0].error}{hint}"
+        return told | {"reason": found[0].error.reason, "explanation": said, "frame": _damage(found[0])}
     frame = found[0]
     crc = frame.raw[1:3].hex().upper() if frame.binary_crc else frame.raw[1:5].decode("ascii").upper()
     told["frame"] = {

@@ -18,10 +18,11 @@ from typing import TypeVar
 
 from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
-from receiver import accounts
+from receiver import accounts, intervals
 from receiver.accounts import Account, Accounts
 from receiver.config import AccountsSettings, Settings, resolve_secret
 from receiver.errors import ConfigError, RegisterUnavailable
+from receiver.intervals import Supervision
 from receiver.register import SECRET_COLUMNS, Change, Row
 from receiver.vault import Vault
 
@@ -56,6 +57,9 @@ _PUT = """INSERT INTO accounts VALUES (?, ?, ?, ?, ?) ON CONFLICT (account) DO U
 _GET = "SELECT cells, key, old_key FROM accounts WHERE account = ?"
 _SEALED = ("key", "old_key")
 Read = TypeVar("Read")
+
+
+_PAGE = "SELECT account, cells FROM accounts WHERE supervised = 1 AND account > ? ORDER BY account LIMIT 1000"
 
 
 def load_accounts(settings: Settings, before: Accounts | None = None) -> Accounts:
@@ -267,11 +271,14 @@ class ManagedStore:
         for name, cells, key, old_key in self._db.execute(query):
             yield accounts.from_cells(self._row(name, (cells, key, old_key), with_keys=True))
 
-    def names(self, supervised: bool = False) -> set[str]:
-        """Return the names of the accounts as they were given, of all or of the supervised ones."""
-        chosen = "supervised = 1" if supervised else "1"
-        query = f"SELECT json_extract(cells, '$.account') FROM accounts WHERE {chosen}"  # noqa: S608 - our own words
-        return {name for (name,) in self._db.execute(query)}
+    def supervised_page(self, after: str) -> list[tuple[str, str, Supervision]]:
+        """Return the next supervised accounts behind an upper-case one: that name, the account as given, its supervision."""
+        found = [(name, json.loads(cells)) for name, cells in self._db.execute(_PAGE, (after,))]
+        return [(name, row["account"], intervals.parse(row["supervision_seconds"])) for name, row in found]
+
+    def names(self) -> set[str]:
+        """Return the names of all accounts as they were given."""
+        return {name for (name,) in self._db.execute("SELECT json_extract(cells, '$.account') FROM accounts")}
 
     def count(self) -> int:
         """Return how many accounts there are."""
@@ -331,13 +338,24 @@ class ManagedAccounts(Accounts):
         return found if found is not None else self._look_up(account.upper())
 
     def _look_up(self, name: str) -> Account:
-        found = self._kept.get(name) or _reading(lambda: self._store.find(name))
+        found = self._registered(name)
         if found is None:
-            return self._stranger
+            return self._padded(name)
         if len(self._kept) >= self._cached and name not in self._kept:
             del self._kept[next(iter(self._kept))]
         self._kept[name] = found
         return found
+
+    def _registered(self, name: str) -> Account | None:
+        return self._kept.get(name) or _reading(lambda: self._store.find(name))
+
+    def expectations(self) -> Iterator[tuple[str, Supervision]]:
+        """Return each supervised account and what is expected of it, a page at a time; no key is opened."""
+        after = ""
+        while page := _reading(lambda: self._store.supervised_page(after)):  # noqa: B023 - read at once
+            after = page[-1][0]
+            for _, account, supervision in page:
+                yield account, supervision
 
     def supervised(self) -> list[Account]:
         """Return the accounts that have a supervision interval."""
@@ -346,10 +364,6 @@ class ManagedAccounts(Accounts):
     def rotating(self) -> list[Account]:
         """Return the accounts whose key is being rotated, or was."""
         return list(self._store.select("old_key IS NOT NULL"))
-
-    def supervised_names(self) -> set[str]:
-        """Return the names of the accounts that have a supervision interval."""
-        return _reading(lambda: self._store.names(supervised=True))
 
     def names(self) -> set[str]:
         """Return the names of all accounts."""

@@ -1,99 +1,400 @@
 """Supervision of transmission paths: pure state, with steady time passed in; no jump of the wall clock loses a path.
 
 A path is one account as one listener hears it. Any valid message restarts its timer (DC-09 clause 5.5.2). A path that was
-silent for longer than its account's interval is lost, and the next message restores it. A path never heard is not lost: a
-restart of the receiver must not raise every account.
+silent for longer than its account's interval and margin is lost, and the next message restores it. An account that was
+heard at no listener has one path without a listener: it is awaited and, after grace and interval, never seen.
+
+A path is a number, and what is known of it stands under that number in arrays: 110 bytes a path in place of 300 as objects,
+and nothing for the collector to walk through. Timers stand on a wheel of one turn, an hour in slots of a second. A message
+writes down its moment and leaves the wheel alone; a path is looked at when its slot comes, and set further on if it was
+heard since. So a message costs the same with a thousand paths and with a million, and a look happens once an interval.
 """
 
-import heapq
+from array import array
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from receiver.clock import SECOND_US
 
-STORM_COUNT = 20
-STORM_US = 5 * SECOND_US
+ALIVE, LOST, HELD, AWAITED, NEVER, FREE = range(6)
+"""``HELD`` is lost and not told singly yet, ``AWAITED`` never heard and not told yet, ``FREE`` a number without a path."""
+NOWHERE = ""
+"""The listener of an account that was heard at none."""
+_TURN = 3600  # slots of a second; a longer interval is looked at once a turn
+_UNSET = 0xFFFF  # of a path that is on no slot
+_LOOKS = 25_000  # in one check, 25 ms: a million paths lost at one moment must not hold up a duress
 
 
 class PathChange(NamedTuple):
-    """A path was lost or restored; ``last_seen_us`` is the last message before that, in steady time."""
+    """A path was lost, restored, or never seen; ``last_seen_us`` is the last message before that, in steady time.
+
+    Of a path not heard since the receiver started it is before that: the time the receiver was down is taken off. ``role``
+    is the listener's role: ``primary``, ``backup`` or empty.
+    """
 
     account: str
     listener: str
     state: str
     last_seen_us: int
     interval_seconds: int
+    role: str = ""
+
+
+class Terms(NamedTuple):
+    """How long a path may be silent, and how much longer before it is called lost."""
+
+    interval_seconds: int
+    margin_seconds: int = 0
+
+
+class Kept(NamedTuple):
+    """All paths as they are written down; arrays in one order. Ages are steady time since the last message.
+
+    ``gap_us`` is how long the receiver was down since a path that was not heard again.
+    """
+
+    accounts: list[str]
+    listeners: list[str]
+    listener: "array[int]"
+    state: bytes
+    interval_seconds: "array[int]"
+    margin_seconds: "array[int]"
+    age_us: "array[int]"
+    gap_us: "array[int]"
+
+
+class _Listener:
+    """The paths of one listener, by account."""
+
+    __slots__ = ("alive", "heard_us", "number", "paths")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.paths: dict[str, int] = {}
+        self.alive = 0
+        self.heard_us = 0
 
 
 class Paths:
-    """Every supervised path that was heard. Costs one dictionary entry a message; timers are looked at only when due."""
+    """Every supervised path. ``terms`` and ``role`` are replaced by whoever knows the register and the listeners."""
 
     def __init__(self) -> None:
-        self._seen_us: dict[tuple[str, str], int] = {}
-        self._interval: dict[tuple[str, str], int] = {}
-        self._lost: set[tuple[str, str]] = set()
-        self._due: list[tuple[int, tuple[str, str]]] = []  # one entry a path that is not lost
+        self.terms: Callable[[str, str, int], Terms | None] = lambda _account, _listener, seconds: Terms(seconds)
+        self.role: Callable[[str], str] = lambda _listener: ""
+        self.first_heard: deque[str] = deque(maxlen=100_000)
+        """Accounts heard for the first time after they were told as never seen; whoever tells of them takes them out."""
+        self.quietly_restored = 0
+        self.restored_primaries: list[str] = []
+        """Accounts whose primary path is back; whoever gives their backup its own interval again takes them out."""
+        self.grace_us = 0
+        self._began_us = 0
+        self._there: dict[str, _Listener] = {}
+        self._listeners: list[str] = []
+        self._count = [0] * (FREE + 1)
+        self._free: list[int] = []
+        self._account: list[str] = []
+        self._listener = array("H")
+        self._state = bytearray()
+        self._seen_us = array("q")
+        self._interval = array("I")
+        self._margin = array("I")
+        self._gap_us = array("q")
+        self._slot = array("H")
+        self._round_of = bytearray()  # the review in which the register was last found to want it
+        self._round = 0
+        self._not_before: dict[int, int] = {}  # paths whose interval was shortened: they get all of it from then on
+        self._wheel: list[array[int] | None] = [None] * _TURN
+        self._turned = 0  # the last second whose slot was looked at
+
+    # -- what comes in --------------------------------------------------------------------------------------------
 
     def seen(self, account: str, listener: str, interval_seconds: int, now_us: int) -> PathChange | None:
-        """Note a valid message; return the restoration when the path was lost."""
-        path = (account, listener)
-        before = self._seen_us.get(path)
-        self._seen_us[path] = now_us
-        self._interval[path] = interval_seconds
-        if before is None or path in self._lost:
-            heapq.heappush(self._due, (now_us + interval_seconds * SECOND_US, path))
-        if path not in self._lost:
+        """Note a valid message; return the restoration when the path was lost and that was told."""
+        there = self._there.get(listener)
+        number = None if there is None else there.paths.get(account)
+        if there is None or number is None:
+            self._begin(account, listener, ALIVE, self.terms(account, listener, interval_seconds), now_us)
             return None
-        self._lost.discard(path)
-        return PathChange(account, listener, "restored", before or now_us, interval_seconds)
+        there.heard_us = now_us
+        if self._state[number] == ALIVE:
+            self._seen_us[number] = now_us
+            return None
+        return self._restore(number, now_us)
+
+    def _restore(self, number: int, now_us: int) -> PathChange | None:
+        told = self._state[number] == LOST
+        change = self._change(number, "restored") if told else None
+        self.quietly_restored += not told
+        self._seen_us[number] = now_us
+        self._turn_to(number, ALIVE)
+        self._put(number, now_us)
+        if self.role(self._listeners[self._listener[number]]) == "primary":
+            self.restored_primaries.append(self._account[number])
+        return change
+
+    def confirm(self, account: str, wanted: Callable[[str], Terms], now_us: int) -> None:
+        """Hold the paths of an account to what the register wants at each listener; await it where it was never heard."""
+        known = False
+        for listener, there in self._there.items():
+            number = there.paths.get(account)
+            if number is not None:
+                known = True
+                self._round_of[number] = self._round
+                self._revise(number, wanted(listener), now_us)
+        if not known:
+            self._begin(account, NOWHERE, AWAITED, wanted(NOWHERE), now_us)
+
+    def _begin(self, account: str, listener: str, state: int, terms: Terms | None, now_us: int) -> None:
+        if terms is None:
+            return  # not supervised any more
+        there = self._there.get(listener)
+        if there is None:
+            there = self._there[listener] = _Listener(len(self._listeners))
+            self._listeners.append(listener)
+        if listener != NOWHERE:
+            self._meet(account)
+        number = self._new()
+        self._account[number] = account
+        self._listener[number] = there.number
+        self._seen_us[number] = now_us
+        self._interval[number], self._margin[number] = terms
+        self._gap_us[number] = 0
+        there.paths[account] = number
+        there.heard_us = now_us
+        self._round_of[number] = self._round
+        self._turn_to(number, state)
+        self._put(number, now_us)
+
+    def _meet(self, account: str) -> None:
+        """An awaited account was heard: it is awaited no more."""
+        number = self._find(account, NOWHERE)
+        if number is not None:
+            if self._state[number] == NEVER:
+                self.first_heard.append(account)
+            self._forget(number)
+            if not self._there[NOWHERE].paths:
+                self._there[NOWHERE].paths = {}  # an emptied one still holds the room of all
+
+    def _new(self) -> int:
+        """Return a number for a path: one that is free, or the next."""
+        if self._free:
+            return self._free.pop()
+        self._account.append("")
+        self._state.append(FREE)
+        self._count[FREE] += 1
+        for column in (self._listener, self._seen_us, self._interval, self._margin, self._gap_us):
+            column.append(0)
+        self._slot.append(_UNSET)
+        self._round_of.append(0)
+        return len(self._state) - 1
+
+    def _forget(self, number: int) -> None:
+        del self._there[self._listeners[self._listener[number]]].paths[self._account[number]]
+        self._turn_to(number, FREE)
+        self._account[number] = ""
+        self._slot[number] = _UNSET
+        self._not_before.pop(number, None)
+        self._free.append(number)
+
+    def _turn_to(self, number: int, state: int) -> None:
+        old = self._state[number]
+        self._state[number] = state
+        self._count[old] -= 1
+        self._count[state] += 1
+        if (old == ALIVE) != (state == ALIVE):
+            self._there[self._listeners[self._listener[number]]].alive += 1 if state == ALIVE else -1
+
+    # -- the wheel ------------------------------------------------------------------------------------------------
+
+    def _due_us(self, number: int) -> int:
+        """Return when a path is lost if it stays silent.
+
+        Before it was heard again after a start, not within the grace: who calls again after our absence takes a while.
+        """
+        seen_us = self._seen_us[number]
+        due_us = seen_us + (self._interval[number] + self._margin[number]) * SECOND_US
+        if self._state[number] == AWAITED:
+            due_us += self.grace_us
+        if self._not_before:
+            due_us = max(due_us, self._not_before.get(number, 0))
+        return due_us if seen_us >= self._began_us else max(due_us, self._began_us + self.grace_us)
+
+    def _put(self, number: int, now_us: int) -> None:
+        """Put a path on the slot of the second in which it is due, or would be if it were heard now; a turn ahead at most.
+
+        Heard within the grace after a start, it is due before that ends.
+        """
+        if_heard_us = now_us + (self._interval[number] + self._margin[number]) * SECOND_US
+        due_us = min(self._due_us(number), if_heard_us)
+        second = max(-(-due_us // SECOND_US), now_us // SECOND_US + 1, self._turned + 1)
+        slot = min(second, self._turned + _TURN - 1) % _TURN
+        self._slot[number] = slot
+        there = self._wheel[slot]
+        if there is None:
+            there = self._wheel[slot] = array("I")
+        there.append(number)
 
     def check(self, now_us: int) -> list[PathChange]:
-        """Return the paths lost since the last check."""
-        lost = []
-        while self._due and self._due[0][0] <= now_us:
-            _, path = heapq.heappop(self._due)
-            if path not in self._seen_us or path in self._lost:
-                continue
-            due = self._seen_us[path] + self._interval[path] * SECOND_US
-            if due > now_us:
-                heapq.heappush(self._due, (due, path))
-                continue
-            self._lost.add(path)
-            lost.append(PathChange(*path, "lost", self._seen_us[path], self._interval[path]))
-        return lost
+        """Return the paths lost and the accounts found never seen since the last check, 25,000 looks' worth at most."""
+        gone: list[PathChange] = []
+        looks, now_second = _LOOKS, now_us // SECOND_US
+        self._turned = max(self._turned, now_second - _TURN)  # held up for longer than a turn: each slot once
+        while self._turned < now_second and looks > 0:
+            slot = (self._turned + 1) % _TURN
+            numbers = self._wheel[slot]
+            self._wheel[slot] = None
+            if numbers is not None and len(numbers) > looks:
+                numbers, self._wheel[slot] = numbers[:looks], numbers[looks:]
+            else:
+                self._turned += 1
+            for number in numbers or ():
+                if self._slot[number] == slot:  # else it was set further on since
+                    self._look(number, now_us, gone)
+            looks -= len(numbers or ())
+        return gone
 
-    def keep(self, supervised: set[str]) -> None:
-        """Forget paths of accounts that are no longer supervised (the register was read again)."""
-        for path in [path for path in self._seen_us if path[0] not in supervised]:
-            del self._seen_us[path], self._interval[path]
-            self._lost.discard(path)
+    def _look(self, number: int, now_us: int, gone: list[PathChange]) -> None:
+        if self._due_us(number) > now_us:
+            self._put(number, now_us)
+            return
+        self._not_before.pop(number, None)
+        self._slot[number] = _UNSET
+        if self._state[number] == ALIVE:
+            gone.append(self._change(number, "lost"))
+            self._turn_to(number, LOST)
+        elif self._state[number] == AWAITED:
+            gone.append(self._change(number, "never-seen"))
+            self._turn_to(number, NEVER)
 
-    def forget(self, accounts: Collection[str]) -> None:
-        """Forget paths of accounts, given in upper case, that are no longer supervised."""
-        for path in [path for path in self._seen_us if path[0].upper() in accounts]:
-            del self._seen_us[path], self._interval[path]
-            self._lost.discard(path)
+    def _change(self, number: int, state: str) -> PathChange:
+        listener, seen_us = self._listeners[self._listener[number]], self._seen_us[number]
+        if seen_us < self._began_us:
+            seen_us -= self._gap_us[number]
+        return PathChange(self._account[number], listener, state, seen_us, self._interval[number], self.role(listener))
+
+    # -- storms ---------------------------------------------------------------------------------------------------
+
+    def hold(self, change: PathChange) -> None:
+        """Note that a loss was not told singly; ``release`` brings it back unless the path is heard before."""
+        self._turn_to(self._there[change.listener].paths[change.account], HELD)
+
+    def release(self, most: int) -> list[PathChange]:
+        """Return held losses, to be told singly now."""
+        released: list[PathChange] = []
+        number = -1
+        while len(released) < most and self._count[HELD]:
+            number = self._state.find(HELD, number + 1)
+            self._turn_to(number, LOST)
+            released.append(self._change(number, "lost"))
+        return released
+
+    def silent(self, listener: str) -> int:
+        """Return how many supervised paths a listener has when all of them are lost, else 0."""
+        there = self._there.get(listener)
+        return 0 if there is None or there.alive else len(there.paths)
+
+    def heard_us(self, listener: str) -> int:
+        """Return when a supervised account was last heard at a listener."""
+        return self._there[listener].heard_us
+
+    def lost(self, account: str, listener: str) -> bool:
+        """Tell whether a path is lost, told or not."""
+        number = self._find(account, listener)
+        return number is not None and self._state[number] in (LOST, HELD)
+
+    def _find(self, account: str, listener: str) -> int | None:
+        there = self._there.get(listener)
+        return None if there is None else there.paths.get(account)
+
+    def renew(self, account: str, listener: str, now_us: int) -> None:
+        """Take over what a path is allowed now; if that is less than before, it begins now."""
+        number = self._find(account, listener)
+        terms = None if number is None else self.terms(account, listener, self._interval[number])
+        if number is None or terms is None:
+            return
+        if terms.interval_seconds < self._interval[number]:
+            self._not_before[number] = now_us + (terms.interval_seconds + terms.margin_seconds) * SECOND_US
+        self._revise(number, terms, now_us)
+
+    # -- the register was read again --------------------------------------------------------------------------------
+
+    def begin_review(self) -> None:
+        """From here on each account of the register is confirmed; ``sweep`` then forgets what was not."""
+        self._round = (self._round + 1) % 256
+
+    def sweep(self) -> Iterator[None]:
+        """Forget the paths that the review did not confirm, one look a step."""
+        for number in range(len(self._state)):
+            if self._state[number] != FREE and self._round_of[number] != self._round:
+                self._forget(number)
+            yield
+
+    def forget(self, account: str) -> None:
+        """Forget the paths of an account that is not supervised any more."""
+        for number in [there.paths[account] for there in self._there.values() if account in there.paths]:
+            self._forget(number)
+
+    def _revise(self, number: int, terms: Terms, now_us: int) -> None:
+        if terms != (self._interval[number], self._margin[number]):
+            self._interval[number], self._margin[number] = terms
+            if self._state[number] in (ALIVE, AWAITED):
+                self._put(number, now_us)
+
+    # -- over a restart -------------------------------------------------------------------------------------------
+
+    def keeping(self, now_us: int) -> Callable[[], Kept]:
+        """Return what makes a ``Kept`` of this moment; the copies are taken at once, the rest is for another thread."""
+        accounts, listeners, states = self._account.copy(), self._listeners.copy(), bytes(self._state)
+        listener, seen_us, gaps, began_us = self._listener[:], self._seen_us[:], self._gap_us[:], self._began_us
+        interval, margin = self._interval[:], self._margin[:]
+
+        def kept() -> Kept:
+            ages = array("q", [max(0, now_us - seen) for seen in seen_us])
+            own_gaps = [gap if seen < began_us else 0 for gap, seen in zip(gaps, seen_us, strict=True)]
+            return Kept(accounts, listeners, listener, states, interval, margin, ages, array("q", own_gaps))
+
+        return kept
+
+    def resume(
+        self, kept: Kept, listeners: Collection[str], spelled: Callable[[str], str], gap_us: int, now_us: int
+    ) -> None:
+        """Begin with paths that were written down ``gap_us`` ago, at these listeners and nowhere.
+
+        A path's clock stood still meanwhile: we were not there to hear it. ``spelled`` returns the register's own text of an
+        account where it is in memory, so that it is kept once.
+        """
+        self._began_us = now_us
+        self._listeners = kept.listeners.copy()
+        self._there = {name: _Listener(n) for n, name in enumerate(kept.listeners)}
+        tables = [self._there[name].paths for name in kept.listeners]
+        left_out = {n for n, name in enumerate(kept.listeners) if name != NOWHERE and name not in listeners}
+        number = 0
+        for name, listener, state, interval, margin, age, gap in zip(
+            kept.accounts, kept.listener, kept.state, kept.interval_seconds, kept.margin_seconds, kept.age_us, kept.gap_us,
+            strict=True,
+        ):  # fmt: skip
+            if state == FREE or listener in left_out:
+                continue
+            account = spelled(name)
+            tables[listener][account] = number
+            self._account.append(account)
+            self._listener.append(listener)
+            self._seen_us.append(now_us - age - 1)
+            self._interval.append(interval)
+            self._margin.append(margin)
+            self._gap_us.append(gap + gap_us)
+            self._state.append(state)
+            number += 1
+        self._round_of.extend(bytes(number))
+        self._slot.extend([_UNSET] * number)
+        for number, state in enumerate(self._state):
+            self._count[state] += 1
+            self._there[kept.listeners[self._listener[number]]].alive += state == ALIVE
+            if state in (ALIVE, AWAITED):
+                self._put(number, now_us)
 
     def count(self) -> dict[str, int]:
-        """Return how many heard paths are alive and how many are lost."""
-        return {"alive": len(self._seen_us) - len(self._lost), "lost": len(self._lost)}
-
-
-class Storm:
-    """Notices when many paths are lost at once; steady time."""
-
-    def __init__(self) -> None:
-        self._losses: deque[int] = deque(maxlen=1_000_000)
-        self._told_us: int | None = None
-
-    def add(self, lost: int, now_us: int) -> tuple[int, int] | None:
-        """Note losses; return how many a storm has and when it began, when it is to be told."""
-        self._losses.extend([now_us] * lost)
-        while self._losses and self._losses[0] < now_us - STORM_US:
-            self._losses.popleft()
-        quiet = self._told_us is None or now_us - self._told_us > STORM_US
-        if not lost or len(self._losses) < STORM_COUNT or not quiet:
-            return None
-        self._told_us = now_us
-        return len(self._losses), self._losses[0]
+        """Return how many paths are alive and lost, and how many supervised accounts were never heard."""
+        alive, lost, held, awaited, never, _ = self._count
+        return {"alive": alive, "lost": lost + held, "never-seen": awaited + never}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from protocols import contact_id, dc09, sia_dcs
 from protocols.dc09 import timestamp
 from protocols.errors import ContactIdError, SiaDcsError, TimestampError
-from receiver import clock
+from receiver import clock, dialects
 
 URGENT_PRIORITY = 1
 _ORDINARY_PRIORITY = 5
@@ -136,7 +136,7 @@ def _contact_id_event(text: str, dialect: str) -> Event:
         category, priority = ("panic/duress", URGENT_PRIORITY) if duress else ("special", _ORDINARY_PRIORITY)
         known = contact_id.Code("Unknown event code", category, priority, duress, "zone")
         flags = ("unmapped",)
-    duress = known.duress or (code == _FORCED_ACCESS and dialect == "ajax")
+    duress = known.duress or (code == _FORCED_ACCESS and dialects.forced_access_is_duress(dialect))
     return Event(
         "contact-id",
         _QUALIFIER_WORDS[event.qualifier],

@@ -107,14 +107,12 @@ class Pipeline:
         envelope: dc09.Envelope | None = None
         try:
             envelope = dc09.open_envelope(frame)  # who sent it: always in clear
-            policy.check_sender(envelope)
             account = self.accounts.find(envelope.address.account)
+            policy.check_sender(envelope, account, route.dialect)
             old = account.old_key  # its key is being rotated, and the message shows which of two opens it
             key = self.accounts.key_for(account) if old is None else policy.choose_key(envelope, account.key, old, now_us)
             message = dc09.unseal(envelope, key)  # decrypts when the token starts with *
-            suspect = policy.check(
-                message, account, self.accounts.accept_unknown, self.clock_settings, now_us, self._watch, steady_us
-            )
+            suspect = policy.check(message, account, self.accounts, self.clock_settings, now_us, self._watch, steady_us)
             heard = self.senders.heard(message, account, key, route, steady_us)  # refuses nothing
             if heard.notices:
                 self._notice(heard.notices, envelope, route, now_us)
@@ -123,7 +121,7 @@ class Pipeline:
             if suspect:
                 self._doubt(message, route, now_us)
             if envelope.token != dc09.LINK_TEST:
-                events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
+                events = payloads.decode(message, account.dialect or route.dialect)  # whatever it is: never refused
                 entry = _entry(message, events, account, heard, route, now_us, suspect)
                 if self.on_test.tickets:
                     entry = self._mark_tests(entry, events, envelope, now_us, steady_us)
@@ -294,13 +292,18 @@ class Pipeline:
         """Store a trouble event and log it."""
         data = asdict(trouble) | {"since": to_text(trouble.since_us)}
         del data["since_us"]
-        self._telemetry.trouble(**{name: value for name, value in data.items() if value is not None and name != "raw"})
+        if trouble.accounts is None:
+            del data["accounts"]
+        shown = {name: value for name, value in data.items() if value is not None and name not in ("raw", "accounts")}
+        self._telemetry.trouble(**shown)
         self._store_own(Kind.TROUBLE, data, origin, now_us)
 
     def tell_path(self, change: PathChange, origin: int, now_us: int) -> None:
         """Store a path event and log it."""
         data = change._asdict() | {"last_seen": to_text(now_us - self.steady() + change.last_seen_us)}
         del data["last_seen_us"]
+        if not change.role:
+            del data["role"]  # the listener has no role
         self._telemetry.path_changed(**data)
         self._store_own(Kind.PATH, data, origin, now_us)
 

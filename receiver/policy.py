@@ -7,8 +7,9 @@ the test plan of the 2007 edition (C.1.3, C.2.3), as ``docs/protocols/dc09.md`` 
 from enum import Enum
 
 from protocols.dc09 import KNOWN_TOKENS, RECEIVER_TOKENS, Envelope, Key, Message, unseal
-from protocols.errors import BodyError, EnvelopeError, FramingError, ProtocolError, Undecryptable
-from receiver.accounts import Account, OldKey
+from protocols.errors import BadCrc, BodyError, EnvelopeError, FramingError, ProtocolError, Undecryptable
+from receiver import dialects
+from receiver.accounts import Account, Accounts, OldKey
 from receiver.clock import SECOND_US
 from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
@@ -53,6 +54,7 @@ TROUBLES: dict[type[Exception], str] = {
     FromReceiver: "reflected-reply",
 }
 """Refusals that an operator is told of, with the reason of the trouble event."""
+_QUARTER_SECONDS, _MOST_QUARTERS = 900, 56  # zones are whole quarters of an hour, up to 14 h from UTC
 _NAK_HEADER = b'"NAK"0000R0L0A0['
 
 
@@ -69,7 +71,7 @@ def verdict(error: ProtocolError | ReceiverError) -> Verdict:
 
 
 def check(
-    message: Message, account: Account, accept_unknown: bool, settings: ClockSettings, now_us: int,
+    message: Message, account: Account, accounts: Accounts, settings: ClockSettings, now_us: int,
     watch: ClockWatch | None = None, steady_us: int = 0,
 ) -> bool:  # fmt: skip
     """Refuse what is not to be accepted, in the contract's order; return whether our own clock is in doubt.
@@ -85,18 +87,24 @@ def check(
     elif not account.accepts_plaintext:
         check_plaintext(envelope, account)
     if not account.registered:
-        check_account(envelope, account, accept_unknown)
+        check_account(envelope, account, accounts)
     if envelope.token not in KNOWN_TOKENS:
         check_token(envelope)
     return suspect
 
 
-def check_sender(envelope: Envelope) -> None:
-    """Refuse what only a receiver sends.
+def check_sender(envelope: Envelope, account: Account | None = None, dialect: str = "") -> None:
+    """Refuse what only a receiver sends, and a CRC over the closing CR where neither account nor listener allows it.
 
     Raises:
+        BadCrc: the CRC fits only together with the CR, and no dialect says so.
         FromReceiver: the token is ACK, NAK, DUH or RSP.
     """
+    if envelope.frame.over_cr and not dialects.crc_may_cover_cr((account and account.dialect) or dialect):
+        raise BadCrc(
+            f"the CRC does not fit the bytes it covers; account {envelope.address.account} fits with dialect eldes "
+            "(CRC over the CR)"
+        )
     if envelope.token in RECEIVER_TOKENS:
         raise FromReceiver(f"{envelope.token} is sent by receivers only")
 
@@ -156,18 +164,34 @@ def check_clock(
         side = f"{age:.0f} s old" if age > 0 else f"{-age:.0f} s ahead"
         raise StaleTimestamp(
             f"the time stamp is {side}; accepted are {settings.behind_seconds} s behind to {settings.ahead_seconds} s ahead"
+            + _local_time(age, settings, account)
         )
     return False
 
 
-def check_account(envelope: Envelope, account: Account, accept_unknown: bool) -> None:
+def _local_time(age: float, settings: ClockSettings, account: Account) -> str:
+    """Say that a stale stamp fits local time: off by whole quarters of an hour, as all zones are."""
+    quarters = round(-age / _QUARTER_SECONDS)
+    off = age + quarters * _QUARTER_SECONDS
+    if account.time_zone is not None or not 0 < abs(quarters) <= _MOST_QUARTERS:
+        return ""
+    if not -settings.ahead_seconds <= off <= settings.behind_seconds + 0.999:
+        return ""
+    side = "ahead of" if quarters > 0 else "behind"
+    return f"; fits a panel whose clock is local time, {abs(quarters) / 4:g} h {side} UTC: give the account its time_zone"
+
+
+def check_account(envelope: Envelope, account: Account, accounts: Accounts) -> None:
     """Refuse a stranger, unless strangers are welcome.
 
     Raises:
         UnknownAccount: the account is not registered.
     """
-    if not account.registered and not accept_unknown:
-        raise UnknownAccount(f"account {envelope.address.account} is not registered")
+    if account.registered or accounts.accept_unknown:
+        return
+    name, near = envelope.address.account, accounts.unpadded(envelope.address.account)
+    hint = f"; fits account {near.account} with dialect padded" if near is not None and name[:1] == "0" else ""
+    raise UnknownAccount(f"account {name} is not registered{hint}")
 
 
 def check_token(envelope: Envelope) -> None:

@@ -35,7 +35,7 @@ from receiver.listeners import (
 )
 from receiver.managed import load_accounts
 from receiver.outputs import Forwarder, Surroundings
-from receiver.paths import STORM_US, Storm
+from receiver.path_watch import PathWatch
 from receiver.pipeline import Pipeline
 from receiver.succession import Succession
 from receiver.telemetry import Labelled, Telemetry
@@ -72,7 +72,6 @@ class Service:
         self._monitor = Monitor(settings.http, self._telemetry.scrape, self._unhealthy, self._unready)
         self._ready = False
         self._beat = 0.0
-        self._storm = Storm()
 
     @property
     def ready(self) -> bool:
@@ -126,6 +125,7 @@ class Service:
                 async with asyncio.TaskGroup() as closing:
                     for forwarder in self._forwarders:
                         closing.create_task(_close(forwarder))
+                    closing.create_task(self._path_watch.close(*clock.both_us()))
         finally:
             await self._journal.close()  # from here on the next process may have it
             async with asyncio.TaskGroup() as parting:
@@ -134,14 +134,20 @@ class Service:
         telemetry.stopped()
 
     def _stand_watch(self) -> None:
-        settings = self._settings
+        settings, pipeline = self._settings, self._pipeline
         self._journal_watch = JournalWatch(
             self._journal, settings.journal, settings.receiver.data_dir, self._telemetry, self._tell_own
         )
-        self._pipeline.own_event = self._tell_directly
+        pipeline.own_event = self._tell_directly
+        self._path_watch = PathWatch(
+            pipeline.paths, settings.supervision, settings.listeners, settings.receiver.data_dir, self._telemetry,
+            lambda change, now_us: pipeline.tell_path(change, self._home(), now_us),
+            lambda trouble, now_us: pipeline.raise_trouble(trouble, self._home(), now_us),
+        )  # fmt: skip
+        self._path_watch.begin(self._accounts, *clock.both_us())
         self._desk = AccountDesk(
             settings.receiver.data_dir,
-            self._pipeline,
+            pipeline,
             lambda: self._accounts,
             self._tell_own,
             self._surroundings().raise_trouble,
@@ -263,7 +269,7 @@ class Service:
         self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
         for forwarder in self._forwarders:
             forwarder.reopen()
-        for name in ("receiver", "listeners", "journal", "http", "log", "outputs"):
+        for name in ("receiver", "listeners", "supervision", "journal", "http", "log", "outputs"):
             if getattr(settings, name) != getattr(self._settings, name):
                 self._telemetry.warned("a changed section takes effect at the next start", section=name)
         self._telemetry.reloaded(accounts=len(found), unknown_accounts="accepted" if found.accept_unknown else "refused")
@@ -271,7 +277,7 @@ class Service:
     def _take_accounts(self, found: Accounts) -> None:
         """Put another register in the place of the one we had."""
         before, self._accounts, self._pipeline.accounts = self._accounts, found, found
-        self._pipeline.paths.keep(found.supervised_names())
+        self._path_watch.take(found)
         self._pipeline.senders.keep(found.names())
         for forwarder in self._forwarders:
             forwarder.accounts = found
@@ -290,7 +296,7 @@ class Service:
             for finding in self._clock_watch.look(now_us, steady_us, clock.synchronised()):
                 self._pipeline.raise_trouble(Trouble(*finding, now_us), self._home(), now_us)
             self._refresh_accounts(now_us)
-            self._check_paths(now_us, steady_us)
+            self._path_watch.look(now_us, steady_us)
             for trouble in self._pipeline.troubles.due(steady_us):
                 self._pipeline.tell_trouble(trouble, self._home(), now_us)
             self._journal.flush()
@@ -305,9 +311,9 @@ class Service:
         try:
             changed = self._accounts.refresh()
             if changed is None:
-                self._pipeline.paths.keep(self._accounts.supervised_names())
-            elif gone := {name for name in changed if not self._accounts.find(name).supervision_seconds}:
-                self._pipeline.paths.forget(gone)
+                self._path_watch.take(self._accounts)
+            elif changed:
+                self._path_watch.changed(changed)
         except RegisterUnavailable as error:
             self._pipeline.raise_trouble(Trouble("register-unreadable", str(error), now_us), self._home(), now_us)
 
@@ -315,17 +321,6 @@ class Service:
         """Return the origin that stands for the receiver itself: its first listener."""
         first = self._settings.listeners[0]
         return self._origin(first, "udp" if first.transport == "udp" else "tcp")
-
-    def _check_paths(self, now_us: int, steady_us: int) -> None:
-        lost = self._pipeline.paths.check(steady_us)
-        storm = self._storm.add(len(lost), steady_us)
-        if storm is not None:
-            count, since_us = storm
-            text = f"{count} paths were lost within {STORM_US // clock.SECOND_US} s; look at our own line first"
-            trouble = Trouble("paths-lost", text, now_us - steady_us + since_us, count)
-            self._pipeline.raise_trouble(trouble, self._home(), now_us)
-        for change in lost:
-            self._pipeline.tell_path(change, self._home(), now_us)
 
     def _tell_own(self, trouble: Trouble) -> None:
         self._pipeline.troubles.happened[trouble.reason] += trouble.count
@@ -373,7 +368,11 @@ class Service:
         gauge = self._telemetry.gauge
         self._journal_watch.add_gauges()
         gauge("receiver_connections", "Open connections", ("transport",), connections)
-        gauge("receiver_paths", "Supervised paths that were heard, by state", ("state",), paths)
+        gauge("receiver_paths", "Supervised paths, by state", ("state",), paths)
+        gauge("receiver_accounts", "Registered accounts", (), one(lambda: len(self._accounts)))
+        gauge(
+            "receiver_accounts_unsupervised", "Accounts without supervision", (), one(lambda: self._path_watch.unsupervised)
+        )
         gauge("receiver_remembered_messages", "Messages remembered for repeats", (), one(lambda: self._journal.remembered))
         gauge("receiver_troubles_total", "Troubles by reason, each one, told or counted", ("reason",), troubles)
         gauge("receiver_link_tests_stale_total", "Link tests acknowledged that proved nothing new", (), one(stale_tests))

@@ -44,6 +44,10 @@ REASONS = {
     "on-test-began": "an account, or a part of it, was put on test",
     "on-test-ended": "an account is no longer on test",
     "paths-lost": "many paths were lost at once; the count stands for them",
+    "paths-restored": "paths lost at once were heard again before they were told singly; the count stands for them",
+    "listener-silent": "all supervised paths of a listener are lost",
+    "never-seen": "a supervised account was never heard",
+    "never-seen-cleared": "a supervised account told as never seen was heard for the first time",
 }
 WINDOW_SECONDS = 60
 WINDOWS_SECONDS = {
@@ -72,6 +76,7 @@ class Trouble:
     peer: str | None = None
     raw: str | None = None
     output: str | None = None
+    accounts: tuple[str, ...] | None = None
 
 
 Kind = tuple[str | None, str | None]

@@ -14,8 +14,9 @@ import pytest
 from protocols import dc09
 from protocols.errors import ProtocolError
 from receiver import config, events
-from receiver.accounts import COLUMNS, DIALECTS, Accounts
+from receiver.accounts import COLUMNS, Accounts
 from receiver.cli import main
+from receiver.dialects import DIALECTS
 from receiver.errors import PolicyError
 from receiver.journal import Kind, Origin, Row, Stored
 from receiver.service import Service
@@ -162,14 +163,16 @@ def test_path_and_trouble_events_fit_their_schemas() -> None:
         "last_seen": "2026-11-23T10:01:02.000000Z",
         "interval_seconds": 60,
     }
-    told = events.render(_stored(Kind.PATH, b"", json.dumps(path).encode()), Accounts({})).cloud_event
-    jsonschema.validate(told, _schema("path"))
+    for more in ({}, {"role": "backup"}):
+        told = events.render(_stored(Kind.PATH, b"", json.dumps(path | more).encode()), Accounts({})).cloud_event
+        jsonschema.validate(told, _schema("path"))
     trouble = {
         "reason": "undecryptable", "text": "t", "count": 3, "since": "2026-11-23T10:01:02.000000Z", "account": None,
         "listener": "main", "peer": None, "raw": "0A", "output": None,
     }  # fmt: skip
-    told = events.render(_stored(Kind.TROUBLE, b"", json.dumps(trouble).encode()), Accounts({})).cloud_event
-    jsonschema.validate(told, _schema("trouble"))
+    for several in ({}, {"accounts": ["1234", "1235"]}):
+        told = events.render(_stored(Kind.TROUBLE, b"", json.dumps(trouble | several).encode()), Accounts({})).cloud_event
+        jsonschema.validate(told, _schema("trouble"))
     damaged = events.render_or_tell(_stored(Kind.SIGNAL, b"\nnot a frame", None), Accounts({})).cloud_event
     assert "position 17 cannot be read" in damaged["data"]["text"]
     jsonschema.validate(damaged, _schema("trouble"))

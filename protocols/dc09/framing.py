@@ -46,6 +46,8 @@ class Frame(NamedTuple):
     raw: bytes
     body: bytes
     binary_crc: bool
+    over_cr: bool = False
+    """Its CRC fits only together with the closing CR (Eldes); the length may count it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,15 @@ class Framer:
     incomplete, a whole one with a fitting CRC further on proves that the first will never end. Each byte is searched once,
     each header judged once, and what failing frames may cost is bounded by the bytes that came (``docs/decisions/0005``).
     No byte is told twice: what is returned is never longer than what was fed.
+
+    With ``over_cr`` frames of Eldes panels are found too, whose CRC covers the closing CR, and whose length may count it. No
+    other frame looks so while no body ends in CR; but damage passes for such a frame once in 65,536 times.
     """
 
-    __slots__ = ("_buffer", "_credit", "_failure", "_nearest_end", "_open", "_reported", "_searched")
+    __slots__ = ("_buffer", "_credit", "_failure", "_nearest_end", "_open", "_over_cr", "_reported", "_searched")
 
-    def __init__(self) -> None:
+    def __init__(self, over_cr: bool = False) -> None:
+        self._over_cr = over_cr
         self._credit = _CHECKED_AT_LEAST
         self._forget()
 
@@ -171,8 +177,8 @@ class Framer:
         """Judge again what had not arrived whole."""
         waiting, self._open, self._nearest_end, taken = self._open, [], sys.maxsize, 0
         for candidate in waiting:
-            if candidate.start >= taken and self._judge(candidate, found):
-                taken = candidate.end
+            if candidate.start >= taken:
+                taken = max(taken, self._judge(candidate, found))
 
     def _search(self, found: _Found) -> None:
         """Find and judge every header not looked at before; not those inside a good frame."""
@@ -184,18 +190,41 @@ class Framer:
         # The end of the buffer may cut a header short: look at its last bytes again next time.
         self._searched = max(self._searched, len(self._buffer) - _HEADER_BYTES + 1)
 
-    def _judge(self, candidate: _Candidate, found: _Found) -> bool:
-        """Take a good frame and return whether it was one; hold one that has not arrived whole."""
+    def _judge(self, candidate: _Candidate, found: _Found) -> int:
+        """Take a good frame and return its end, or 0 where there is none; hold one that has not arrived whole."""
+        if self._over_cr and self._counts_cr(candidate):
+            counted = candidate._replace(end=candidate.end - 1)
+            self._take(counted, found, over_cr=True)
+            return counted.end
         if candidate.end > len(self._buffer):
             self._hold(candidate, found)
-            return False
+            return 0
         error = self._check(candidate)
         if error is None:
             self._take(candidate, found)
-            return True
+            return candidate.end
+        if isinstance(error, BadCrc) and self._over_cr and self._fits(candidate, candidate.end):
+            self._take(candidate, found, over_cr=True)
+            return candidate.end
         if not self._open and candidate.start >= self._reported:
             # Not told: what lies inside bytes told already, or inside a frame that may still end well.
             self._fail(candidate, error, found)
+        return 0
+
+    def _counts_cr(self, candidate: _Candidate) -> bool:
+        """Say whether the length counts the CR, and the CRC covers it: the frame ends a byte before it should."""
+        end = candidate.end - 1
+        if not candidate.body < end <= len(self._buffer) or self._buffer[end - 1] != _CR:
+            return False
+        if self._buffer[end : end + 1] == b"\r":  # it ends by the standard as well
+            return False
+        return end - candidate.body <= self._credit and self._fits(candidate, end)
+
+    def _fits(self, candidate: _Candidate, end: int) -> bool:
+        """Say whether the CRC is that of all bytes up to ``end``, a CR among them; what fails costs as any CRC does."""
+        if _crc_text(self._buffer, candidate) == f"{crc16(self._buffer[candidate.body : end]):04X}":
+            return True
+        self._credit -= end - candidate.body
         return False
 
     def _check(self, candidate: _Candidate) -> FramingError | None:
@@ -220,18 +249,18 @@ class Framer:
             stuck, self._open = self._open[0], self._open[_MOST_OPEN // 2 :]
             self._fail(stuck, Truncated("many others began before this frame ended"), found)
             self._report(self._open[0].start, found)
-            self._nearest_end = min(held.end for held in self._open)
+            self._nearest_end = min(held.end for held in self._open) - self._over_cr
         self._open.append(candidate)
-        self._nearest_end = min(self._nearest_end, candidate.end)
+        self._nearest_end = min(self._nearest_end, candidate.end - self._over_cr)
 
-    def _take(self, candidate: _Candidate, found: _Found) -> None:
+    def _take(self, candidate: _Candidate, found: _Found, over_cr: bool = False) -> None:
         """Accept a good frame; one that began before it and has not ended never will."""
         if self._open:
             self._fail(self._open[0], Truncated("the next frame began before this one ended"), found)
             self._open, self._nearest_end = [], sys.maxsize
         self._report(candidate.start, found)
         raw = self._buffer[candidate.start : candidate.end]
-        found.items.append(Frame(raw, self._body(candidate), candidate.body - candidate.start == 7))
+        found.items.append(Frame(raw, self._body(candidate), candidate.body - candidate.start == 7, over_cr))
         self._reported = candidate.end
         self._searched = max(self._searched, candidate.end)
 
@@ -315,15 +344,15 @@ def exactly_one(data: bytes) -> Frame | None:
     crc = TEXTS[crc16(body)]
     if crc != data[1:5] and crc != data[1:5].upper():
         return None
-    return _new(Frame, (data, body, False))
+    return _new(Frame, (data, body, False, False))
 
 
-def split_datagram(data: bytes) -> list[Frame | Damage]:
+def split_datagram(data: bytes, over_cr: bool = False) -> list[Frame | Damage]:
     """Cut one datagram into frames; one is expected, more are taken, what is left over is damage."""
     frame = exactly_one(data)
     if frame is not None:
         return [frame]
-    framer = Framer()
+    framer = Framer(over_cr)
     return framer.feed(data) + framer.end()
 
 

@@ -34,7 +34,7 @@ def mask_keys(raw: bytes) -> bytes:
     """
     if b"[K" not in raw:
         return raw
-    found = split_datagram(raw)
+    found = split_datagram(raw, over_cr=True)
     whole = [piece for piece in found if isinstance(piece, Frame)]
     if sum(len(frame.raw) for frame in whole) != len(raw):
         return _BLOCK_OF_DAMAGE.sub(_stars, raw)

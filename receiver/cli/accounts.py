@@ -63,7 +63,7 @@ def accounts_list(config_file: Path | None, old_keys: bool) -> None:
 
 def _line(account: Account) -> str:
     key = f"AES-{account.key.bits}" if account.key else "no key"
-    watched = f"every {account.supervision_seconds} s" if account.supervision_seconds else "unsupervised"
+    watched = account.supervision.in_words() if account.supervision else "unsupervised"
     return f"{account.account:<16}  {key:<7}  {watched:<15}  {account.name or ''}"
 
 
@@ -87,7 +87,9 @@ def _rotation_line(account: Account, use: rotation.Use | None) -> str:
     "--key-stdin", is_flag=True, help="Read the key from standard input, so that it stays out of the shell's history."
 )
 @click.option("--plaintext", type=click.Choice(["refuse", "accept"]))
-@click.option("--supervision-seconds", type=click.IntRange(1))
+@click.option(
+    "--supervision-seconds", help="Seconds or a category, with a margin if it has one of its own: 90, SP4, DP3+15."
+)
 @click.option("--time-zone")
 @click.option("--dialect")
 @click.option("--site")

@@ -33,6 +33,7 @@ from receiver.config.settings import (
     ReceiverSettings,
     Secret,
     Settings,
+    SupervisionSettings,
 )
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "RedisSettings",
     "Secret",
     "Settings",
+    "SupervisionSettings",
     "SyslogSettings",
     "WebhookSettings",
     "load",

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from receiver.dialects import OF_LISTENERS
+
 
 @dataclass(frozen=True, slots=True)
 class Secret:
@@ -63,6 +65,13 @@ class ListenerSettings:
     host: str = setting("0.0.0.0", "address to bind; `::` takes IPv6 and IPv4")  # noqa: S104 - panels come from outside
     port: int = setting(12128, "port for TCP and UDP; DC-09 has no fixed one, panels ask for it", "port")
     line: str = setting("1", "our line number; stands in every event's source", "hex6")
+    role: str = setting(
+        "", "which way in of a panel with two this is: `primary`, `backup`, or empty where that is not known",
+        choices=("", "primary", "backup"),
+    )  # fmt: skip
+    dialect: str = setting(
+        "", "how panels of this listener deviate, for accounts without a dialect of their own", choices=OF_LISTENERS
+    )
     max_connections: int = setting(
         20000,
         "TCP connections at a time, as far as the system grants open files; further ones are closed at once, or the oldest "
@@ -143,6 +152,31 @@ class AccountsSettings:
         "a second address is told of while the first was heard within this, or within the account's supervision_seconds; "
         "0 for never, where panels change addresses by design",
         "count",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisionSettings:
+    """``[supervision]``: when a path that is silent is called lost, and how many losses are told."""
+
+    margin_seconds: int = setting(
+        0, "added to the interval of accounts without a margin of their own: for retries and slow networks", "count"
+    )
+    grace_seconds: int = setting(
+        120,
+        "after a start nobody is lost before this, unless heard since; and so much longer is a new account awaited",
+        "count",
+    )
+    save_seconds: float = setting(
+        60.0, "how often all paths are written down; a crash forgets so much, and losses are told that much later", "seconds"
+    )
+    storm_hold_seconds: float = setting(
+        60.0,
+        "so long after the last 20 losses within 5 s are single path events held back, for paths that come back",
+        "seconds",
+    )
+    storm_events_per_second: int = setting(
+        20, "path events told in a second for those that did not come back after a storm", "positive"
     )
 
 
@@ -240,6 +274,7 @@ class Settings:
     receiver: ReceiverSettings = ReceiverSettings()
     listeners: tuple[ListenerSettings, ...] = (ListenerSettings(),)
     accounts: AccountsSettings = AccountsSettings()
+    supervision: SupervisionSettings = SupervisionSettings()
     clock: ClockSettings = ClockSettings()
     journal: JournalSettings = JournalSettings()
     http: HttpSettings = HttpSettings()
@@ -248,6 +283,6 @@ class Settings:
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "receiver": ReceiverSettings, "accounts": AccountsSettings, "clock": ClockSettings, "journal": JournalSettings,
-    "http": HttpSettings, "log": LogSettings,
+    "receiver": ReceiverSettings, "accounts": AccountsSettings, "supervision": SupervisionSettings,
+    "clock": ClockSettings, "journal": JournalSettings, "http": HttpSettings, "log": LogSettings,
 }  # fmt: skip

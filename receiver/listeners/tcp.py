@@ -40,7 +40,9 @@ class Connection(asyncio.Protocol):
         self._telemetry = listener.telemetry
         self._take_arrival = listener.take
         self.source = source_of(address[0])
-        self._route = Route(listener.settings.name, "tcp", shown(address), listener.origin, self._spend)
+        self._route = Route(
+            listener.settings.name, "tcp", shown(address), listener.origin, self._spend, listener.settings.dialect
+        )
         self._transport = cast("asyncio.Transport", None)  # until the loop's next turn
         self._framer: Framer | None = None  # until something comes that is not one whole frame
         self._answers: list[Arrival] = []  # an empty deque holds 600 bytes, and most connections are idle
@@ -109,7 +111,7 @@ class Connection(asyncio.Protocol):
         return not last and not self._full
 
     def _take(self, data: bytes, arrived: float) -> None:
-        framer = self._framer = self._framer or Framer()
+        framer = self._framer = self._framer or Framer(over_cr=True)
         if not framer.begun:
             self._began = arrived
         self._noise_bytes += len(data)

@@ -97,7 +97,7 @@ class UdpListener:
             wrong = BadLength(f"a datagram of {len(data)} bytes; {self.settings.max_datagram_bytes} are read at most")
             self._pipeline.handle_damage(Damage(wrong, data[:_KEPT_BYTES]), caller.route)
             return
-        for found in split_datagram(data):
+        for found in split_datagram(data, over_cr=True):
             if isinstance(found, Damage):
                 self._pipeline.handle_damage(found, caller.route)
             elif self._in_hand >= self.settings.max_frames_in_hand:
@@ -112,7 +112,8 @@ class UdpListener:
         return self._budgets.take(source_of_peer(peer), now) and (proven or self._budget_of_all.take(_EVERYBODY, now))
 
     def _meet(self, address: Address) -> Caller:
-        return Caller(self, address, Route(self.settings.name, "udp", shown(address), self.origin, self._spend))
+        route = Route(self.settings.name, "udp", shown(address), self.origin, self._spend, self.settings.dialect)
+        return Caller(self, address, route)
 
     def answer(self, arrival: Arrival, address: Address, now: float) -> None:
         """Send a reply, if there is one; the frame is no longer in hand."""

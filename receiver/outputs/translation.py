@@ -1,9 +1,9 @@
 """What an event says to automation software, in the two vocabularies it may know: Contact ID and SIA.
 
 A signal keeps its own vocabulary; the other is made by the tables only for a side that cannot take the original. Our own
-events are told in Contact ID: a lost path is 350 of its account, restored when the path is; troubles are system or
-communication troubles of our own account. Contact ID 423 that the account's dialect makes a duress goes out as 121: sent as
-it came, an operator would read a forced door.
+events are told in Contact ID: a lost path is 350 of its account (351 primary, 352 backup), restored when the path is;
+troubles are system or communication troubles of our own account. Contact ID 423 that the account's dialect makes a duress
+goes out as 121: sent as it came, an operator would read a forced door.
 """
 
 import re
@@ -27,12 +27,17 @@ _TROUBLE_CODES = {
     "sequence-reused": "354", "block-account-differs": "354", "dead-letter": "354", "does-not-fit": "354",
     # Links, ours and the panels'.
     "automation-lost": "350", "automation-restored": "350", "paths-lost": "350",
+    "paths-restored": "350", "listener-silent": "350", "never-seen": "350", "never-seen-cleared": "350",
     # Room: the log is nearly full, or full.
     "disk-low": "623", "disk-cleared": "623", "backlog-high": "623", "backlog-full": "624", "backlog-cleared": "624",
     "clock-stepped": "626", "clock-behind-journal": "626", "clock-unsynchronised": "626", "clock-suspect": "626",
 }  # fmt: skip
 _OTHER_TROUBLE = "300"
-_OF_THE_ACCOUNT = ("plaintext-refused", "downgraded", "replayed", "second-address", "undecryptable", "sequence-reused")
+_OF_THE_ACCOUNT = (
+    "plaintext-refused", "downgraded", "replayed", "second-address", "undecryptable", "sequence-reused", "never-seen",
+    "never-seen-cleared",
+)  # fmt: skip
+_PATH_CODES = {"primary": "351", "backup": "352"}
 _PATH_CODE = "350"
 _RESTORED = ("-restored", "-recovered", "-cleared")
 _FORCED_ACCESS, _DURESS = "423", "121"
@@ -85,7 +90,8 @@ class Told(NamedTuple):
         except NoEquivalent:
             if not self.own:
                 raise
-            return conversion.to_sia(ContactId(event.qualifier, _OTHER_TROUBLE, event.partition, event.zone_or_user))
+            plain = _PATH_CODE if event.event_code in _PATH_CODES.values() else _OTHER_TROUBLE
+            return conversion.to_sia(ContactId(event.qualifier, plain, event.partition, event.zone_or_user))
 
 
 def tell(event: OutEvent, own_account: str) -> Told:
@@ -103,7 +109,9 @@ def tell(event: OutEvent, own_account: str) -> Told:
         return Told(account or own_account, ContactId(qualifier, code, "00", "000"), own=True)
     if event.stored.row.kind == Kind.PATH:
         qualifier = Qualifier.RESTORE if data["state"] == "restored" else Qualifier.NEW
-        return Told(data["account"], ContactId(qualifier, _PATH_CODE, "00", "000"), own=True)
+        return Told(
+            data["account"], ContactId(qualifier, _PATH_CODES.get(data.get("role", ""), _PATH_CODE), "00", "000"), own=True
+        )
     if data["event_code"] is None:
         raise NoEquivalent(f"its payload ({data['token']}) can be told in no automation format; it stands in the journal")
     if data["protocol"] == "contact-id":

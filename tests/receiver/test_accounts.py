@@ -8,6 +8,7 @@ import pytest
 from protocols.dc09 import Key
 from receiver import accounts, clock
 from receiver.errors import ConfigError
+from receiver.intervals import parse
 
 SECRET = "00112233445566778899AABBCCDDEEFF"
 
@@ -72,8 +73,10 @@ def test_a_key_may_stand_elsewhere(tmp_path: Path) -> None:
         ("account,key\n1234,${ABSENT}\n", "ABSENT is not set"),
         ("account,plaintext\n1234,maybe\n", "plaintext is 'maybe'"),
         ("account,supervision_seconds\n1234,-3\n", "supervision_seconds is '-3'"),
+        ("account,supervision_seconds\n1234,0\n", "supervision_seconds is '0'"),
+        ("account,supervision_seconds\n1234,DP5\n", "supervision_seconds is 'DP5'"),
         ("account,time_zone\n1234,Mars/Base\n", "time_zone is 'Mars/Base'"),
-        ("account,dialect\n1234,klingon\n", "known are ajax"),
+        ("account,dialect\n1234,klingon\n", "known are ajax, eldes"),
         ("account\n1234,extra\n", "more cells"),
     ],
 )
@@ -139,5 +142,5 @@ def test_a_file_that_is_no_table_of_text_cannot_be_read_wherever_that_shows(tmp_
 
 def test_a_row_may_have_fewer_cells_than_the_header_and_spaces_around_them(tmp_path: Path) -> None:
     found = read(tmp_path, f"name,account,key,supervision_seconds\n a , 1111 , {SECRET} , 90 \nb,2222\n")
-    assert found["1111"] == accounts.Account("1111", "a", Key.parse(SECRET), False, 90)
+    assert found["1111"] == accounts.Account("1111", "a", Key.parse(SECRET), False, 90, supervision=parse("90"))
     assert found["2222"] == accounts.Account("2222", "b")

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from protocols import dc09
-from receiver import config
+from receiver import config, intervals
 from receiver.accounts import OldKey
 from receiver.cli import main
 from receiver.errors import ConfigError, RegisterUnavailable
@@ -147,6 +147,19 @@ def test_a_sealed_key_opens_for_no_other_account(store: ManagedStore, tmp_path: 
         register.find("2")
 
 
+def test_supervised_accounts_are_read_page_by_page_and_one_without_its_zeros_is_found(
+    store: ManagedStore, tmp_path: Path
+) -> None:
+    rows = [row(f"a{n:04d}", key=SECRET, supervision_seconds="SP4" if n % 2 else "") for n in range(4200)]
+    store.put([*rows, row("12ab", dialect="padded")], Path())
+    register = ManagedAccounts(ManagedStore(tmp_path, Vault(MASTER)), None, None, 10)
+    found = dict(register.expectations())
+    assert len(found) == 2100
+    assert set(found.values()) == {intervals.parse("SP4")}
+    assert "a0001" in found
+    assert (register.find("0012AB").account, register.find("00A0001").registered) == ("12ab", False)
+
+
 def test_the_receiver_finds_what_commands_change(store: ManagedStore, tmp_path: Path) -> None:
     register = ManagedAccounts(ManagedStore(tmp_path, Vault(MASTER)), None, None, 10)
     assert (len(register), register.accept_unknown, register.find("AB12").registered) == (0, True, False)
@@ -156,7 +169,7 @@ def test_the_receiver_finds_what_commands_change(store: ManagedStore, tmp_path: 
     assert (len(register), register.accept_unknown) == (2, False)
     assert register.find("ab12") is register.find("AB12")
     assert ([account.account for account in register.supervised()], register.names()) == (["ab12"], {"ab12", "2"})
-    assert register.supervised_names() == {"ab12"}
+    assert [account for account, _ in register.expectations()] == ["ab12"]
     store.change("AB12", lambda before: (before or {}) | {"old_key": OTHER, "old_key_until": "2030-01-01T00:00:00Z"})
     revision = register.revision
     assert register.find("AB12").old_key is None  # until the next look

@@ -1,4 +1,4 @@
-"""Small parts: paths, troubles, telemetry, clock, frames in hand."""
+"""Small parts: troubles, telemetry, clock, frames in hand."""
 
 import io
 import json
@@ -10,41 +10,10 @@ import pytest
 from receiver import clock
 from receiver.config import LogSettings
 from receiver.listeners.sockets import shown
-from receiver.paths import Paths
 from receiver.telemetry import Histogram, Telemetry, start_logging
 from receiver.troubles import REASONS
 
 S = clock.SECOND_US
-
-
-def test_a_path_is_lost_after_its_interval_and_told_once() -> None:
-    paths = Paths()
-    assert paths.seen("1", "main", 60, 0) is None
-    paths.seen("1", "main", 60, 30 * S)
-    assert paths.check(89 * S) == []
-    assert [change.state for change in paths.check(91 * S)] == ["lost"]
-    assert paths.check(1000 * S) == []
-    assert paths.count() == {"alive": 0, "lost": 1}
-    restored = paths.seen("1", "main", 60, 1000 * S)
-    assert restored is not None
-    assert (restored.state, restored.last_seen_us) == ("restored", 30 * S)
-    assert [change.state for change in paths.check(1061 * S)] == ["lost"]
-
-
-def test_paths_of_one_account_are_told_apart_by_listener() -> None:
-    paths = Paths()
-    paths.seen("1", "main", 60, 0)
-    paths.seen("1", "backup", 600, 0)
-    assert [change.listener for change in paths.check(100 * S)] == ["main"]
-
-
-def test_a_path_no_longer_supervised_is_forgotten() -> None:
-    paths = Paths()
-    paths.seen("1", "main", 60, 0)
-    paths.keep(set())
-    assert paths.check(100 * S) == []
-    paths.seen("1", "main", 60, 100 * S)
-    assert len(paths.check(200 * S)) == 1
 
 
 def test_every_reason_is_explained() -> None:

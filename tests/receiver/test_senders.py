@@ -361,7 +361,7 @@ def test_a_slower_path_of_one_panel_is_not_lost_because_the_other_is_faster() ->
         line.send_from(link_test(now), HOME, "main")
         line.send_from(link_test(now - 12), AWAY, "radio")
         assert not line.pipeline.paths.check(line.now_us)
-    assert line.pipeline.paths.count() == {"alive": 2, "lost": 0}
+    assert line.pipeline.paths.count() == {"alive": 2, "lost": 0, "never-seen": 0}
     assert line.told() == []
 
 

@@ -43,6 +43,28 @@ def test_a_path_is_a_communication_trouble_of_its_account_and_restored_with_it()
     assert told.contact_id == ContactId(Qualifier.RESTORE, "350", "00", "000")
 
 
+@pytest.mark.parametrize(
+    ("role", "code", "state", "qualifier", "sia"),
+    [
+        ("primary", "351", "lost", Qualifier.NEW, b"NLT"), ("primary", "351", "restored", Qualifier.RESTORE, b"NLR"),
+        ("backup", "352", "lost", Qualifier.NEW, b"NYC"), ("backup", "352", "restored", Qualifier.RESTORE, b"NYK"),
+    ],
+)  # fmt: skip
+def test_primary_and_backup_paths_have_codes_of_their_own_and_an_equivalent_in_sia(
+    role: str, code: str, state: str, qualifier: Qualifier, sia: bytes
+) -> None:
+    path = {"account": "1234", "listener": "x", "state": state, "last_seen": "", "interval_seconds": 60, "role": role}
+    told = tell(_event(Kind.PATH, body=path), "0000")
+    assert (told.account, told.contact_id) == ("1234", ContactId(qualifier, code, "00", "000"))
+    assert told.as_sia()[0].startswith(sia)
+
+
+@pytest.mark.parametrize("reason", ["never-seen", "never-seen-cleared"])
+def test_an_account_never_seen_is_told_as_its_own_trouble(reason: str) -> None:
+    told = tell(_event(Kind.TROUBLE, body={"reason": reason, "account": "1234", "text": ""}), "0000")
+    assert (told.account, told.contact_id is not None and told.contact_id.event_code) == ("1234", "350")
+
+
 @pytest.mark.parametrize("reason", sorted(REASONS))
 def test_every_trouble_can_be_told_in_both_vocabularies(reason: str) -> None:
     told = tell(_event(Kind.TROUBLE, body={"reason": reason, "account": "12345678901", "text": ""}), "0000")

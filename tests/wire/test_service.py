@@ -89,20 +89,6 @@ def test_sigterm_under_load_loses_nothing_and_exits_0(tmp_path: Path) -> None:
         assert "receiver stopped" in running.log()
 
 
-def test_a_silent_path_is_lost_and_a_message_restores_it(tmp_path: Path) -> None:
-    rows = "account,supervision_seconds\n" + "".join(f"{n:04d},1\n" for n in range(25))
-    with Running(tmp_path, accounts=rows) as running:
-        for n in range(25):
-            running.udp(dc09.encode("NULL", "0000", dc09.Address(None, "0", f"{n:04d}")))
-        lost = wait_until(lambda: len(running.events("receiver.path.v1")) >= 25 and running.events("receiver.path.v1"))
-        assert {event["data"]["state"] for event in lost} == {"lost"}
-        (storm,) = [e["data"] for e in running.events("receiver.trouble.v1") if e["data"]["reason"] == "paths-lost"]
-        assert storm["count"] >= 20
-        running.udp(frame("0001", account="0003"))
-        restored = wait_until(lambda: [e for e in running.events("receiver.path.v1") if e["data"]["state"] == "restored"])
-        assert restored[0]["subject"] == "0003"
-
-
 def test_keys_show_up_nowhere(tmp_path: Path) -> None:
     with Running(tmp_path, more='[log]\nlevel = "debug"\n') as running:
         running.tcp(frame("0001", "1121 01 005", KEYED, KEY))

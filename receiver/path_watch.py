@@ -1,0 +1,279 @@
+"""Looks after supervised paths once a second: who is lost, never seen, part of a storm; and writes all of them down.
+
+Only changes are told. Many losses at once are one trouble with a count and a list, and the single ones follow for those who
+are still silent when the storm is over. What was told before a restart is not told again after it.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from receiver import path_file
+from receiver.accounts import Account, Accounts
+from receiver.clock import SECOND_US
+from receiver.config import ListenerSettings, SupervisionSettings
+from receiver.errors import PathsUnreadable, RegisterUnavailable
+from receiver.intervals import Supervision
+from receiver.paths import Kept, PathChange, Paths, Terms
+from receiver.storms import Burst, Storm
+from receiver.telemetry import Telemetry
+from receiver.troubles import Trouble
+
+_STEPS = 5_000  # accounts and paths reviewed in one look, 15 ms
+_RENEWALS, _MOST_RENEWALS = 1000, 1_000_000  # backups looked after in one look, 20 ms, and those that wait for it
+_SINGLY = 20
+_LISTED = 100
+_FIRSTS = 1000  # told in one look
+_LAST_WRITE_SECONDS = 2.0
+
+TellPath = Callable[[PathChange, int], None]
+Raise = Callable[[Trouble, int], None]
+
+
+class PathWatch:
+    """The watch over all paths. ``tell_path`` and ``raise_trouble`` take an event and the wall time."""
+
+    def __init__(
+        self, paths: Paths, settings: SupervisionSettings, listeners: Sequence[ListenerSettings], data_dir: Path,
+        telemetry: Telemetry, tell_path: TellPath, raise_trouble: Raise,
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self.unsupervised = 0
+        self._paths = paths
+        self._roles = {listener.name: listener.role for listener in listeners}
+        self._file = data_dir / path_file.FILE_NAME
+        self._telemetry = telemetry
+        self._tell_path = tell_path
+        self._raise = raise_trouble
+        self._register = Accounts({})
+        self._storm = Storm(int(settings.storm_hold_seconds * SECOND_US))
+        self._silent: set[str] = set()
+        self._review: Iterator[None] = iter(())
+        self._review_again = False
+        self._renewals: deque[str] = deque(maxlen=_MOST_RENEWALS)
+        self._steady_us = 0
+        self._save_at_us = 0
+        self._writing = threading.Lock()
+        self._write_failed: OSError | None = None
+        self._failure_told = False
+        paths.terms = lambda account, listener, _seconds: self._wanted(account, listener)
+        paths.role = lambda listener: self._roles.get(listener, "")
+        paths.grace_us = int(settings.grace_seconds * SECOND_US)
+
+    def begin(self, register: Accounts, now_us: int, steady_us: int) -> None:
+        """Go on with the paths that were written down, and await those of the register that are not among them."""
+        self._register = register
+        self._save_at_us = steady_us + self._save_us()
+        try:
+            found = path_file.read(self._file)
+        except PathsUnreadable as error:
+            self._telemetry.warned("the state of supervised paths begins anew, none is lost until it was heard", error=error)
+            found = None
+        if found is not None:
+            kept, wall_us = found
+            gap_us = path_file.gap_us(wall_us, now_us)
+            self._paths.resume(kept, self._roles.keys(), register.spelled, gap_us, steady_us)
+        self.take(register)
+
+    def take(self, register: Accounts) -> None:
+        """Take a register that was read anew; a look each second reviews a part of it."""
+        self._register = register
+        self._review = self._reviewing(register)
+        self._review_again = False
+
+    def changed(self, names: Collection[str]) -> None:
+        """Take the accounts of these upper-case names as they are in the register now.
+
+        Raises:
+            RegisterUnavailable: it cannot be read now.
+        """
+        for name in names:
+            entry = self._register.find(name)
+            supervision = _supervision(entry)
+            if supervision is None:
+                self._paths.forget(name)
+                self._review_again = True  # it may have been spelled otherwise
+            else:
+                self._confirm(entry.account, supervision)
+
+    def _reviewing(self, register: Accounts) -> Iterator[None]:
+        supervised = 0
+        self._paths.begin_review()
+        for account, supervision in register.expectations():
+            supervised += 1
+            self._confirm(account, supervision)
+            yield
+        self.unsupervised = max(0, len(register) - supervised)
+        yield from self._paths.sweep()
+
+    def _confirm(self, account: str, supervision: Supervision) -> None:
+        self._paths.confirm(account, lambda listener: self._terms(account, supervision, listener), self._steady_us)
+
+    def _wanted(self, account: str, listener: str) -> Terms | None:
+        """Return what is wanted of a path that begins, or has to be held to something else."""
+        supervision = _supervision(self._register.find(account))
+        return None if supervision is None else self._terms(account, supervision, listener)
+
+    def _terms(self, account: str, supervision: Supervision, listener: str) -> Terms:
+        margin = supervision.margin_seconds
+        seconds = supervision.seconds(self._roles.get(listener, ""), self._primary_lost(account, supervision, listener))
+        return Terms(seconds, self.settings.margin_seconds if margin is None else margin)
+
+    def _primary_lost(self, account: str, supervision: Supervision, listener: str) -> bool:
+        """Tell whether the backup path has to stand in for the primary one."""
+        if supervision.backup_seconds == supervision.primary_seconds or self._roles.get(listener) != "backup":
+            return False
+        return any(self._paths.lost(account, name) for name, role in self._roles.items() if role == "primary")
+
+    # -- once a second --------------------------------------------------------------------------------------------
+
+    def look(self, now_us: int, steady_us: int) -> None:
+        """Tell what has changed."""
+        self._steady_us = steady_us
+        self._go_on_reviewing()
+        changes = self._paths.check(steady_us)
+        lost = [change for change in changes if change.state == "lost"]
+        self._tell_lost(lost, now_us, steady_us)
+        self._renew_backups([change.account for change in lost if change.role == "primary"], steady_us)
+        self._tell_silent({change.listener for change in lost}, now_us)
+        if len(lost) < len(changes):
+            self._tell_never([change for change in changes if change.state != "lost"], now_us)
+        self._tell_first(now_us)
+        if steady_us >= self._save_at_us:
+            self._save_at_us = steady_us + self._save_us()
+            self._save(now_us, steady_us)
+        if self._write_failed is not None and not self._failure_told:
+            self._telemetry.warned("supervised paths cannot be written down for the next start", error=self._write_failed)
+        self._failure_told = self._write_failed is not None
+
+    def _tell_lost(self, lost: list[PathChange], now_us: int, steady_us: int) -> None:
+        if self._storm.add(lost, steady_us):
+            for change in lost:
+                self._paths.hold(change)
+        else:
+            for change in lost:
+                self._tell_path(change, now_us)
+        burst = self._storm.due(steady_us)
+        if burst is not None:
+            self._tell_burst(burst, now_us, steady_us)
+        self._storm.over(steady_us)
+        if self._storm.rages(steady_us):
+            return
+        for change in self._paths.release(self.settings.storm_events_per_second):
+            self._tell_path(change, now_us)
+        count, self._paths.quietly_restored = self._paths.quietly_restored, 0
+        if count:
+            text = f"{count} paths of the storm were heard again before they were told one by one"
+            self._raise(Trouble("paths-restored", text, now_us, count), now_us)
+
+    def _go_on_reviewing(self) -> None:
+        """Review a part of the register; one that cannot be read is told of elsewhere, and reviewed from its beginning."""
+        try:
+            steps = sum(1 for _ in islice(self._review, _STEPS))
+        except RegisterUnavailable:
+            self._review_again = True
+            return
+        if steps < _STEPS and self._review_again:
+            self.take(self._register)
+
+    def _renew_backups(self, accounts: list[str], steady_us: int) -> None:
+        """Hold the backup paths of accounts to what their primary path's state asks of them, some in each look."""
+        restored, self._paths.restored_primaries = self._paths.restored_primaries, []
+        backups = [name for name, role in self._roles.items() if role == "backup"]
+        if not backups:
+            return
+        self._renewals.extend((*accounts, *restored))
+        with suppress(RegisterUnavailable):
+            for _ in range(min(len(self._renewals), _RENEWALS)):
+                account = self._renewals.popleft()
+                for name in backups:
+                    self._paths.renew(account, name, steady_us)
+
+    def _tell_burst(self, burst: Burst, now_us: int, steady_us: int) -> None:
+        parts = []
+        for name, count in burst.listeners.items():
+            silent_us = steady_us - self._paths.heard_us(name)
+            heard = "still hears others" if silent_us < SECOND_US * 10 else f"heard nobody for {silent_us // SECOND_US} s"
+            parts.append(f"{count} at listener {name}, which {heard}")
+        text = f"{burst.lost} paths were lost at once ({'; '.join(parts)}): look at our own line first"
+        only = next(iter(burst.listeners)) if len(burst.listeners) == 1 else None
+        since_us = now_us - steady_us + burst.since_us
+        self._raise(
+            Trouble("paths-lost", text, since_us, burst.lost, listener=only, accounts=burst.accounts or None), now_us
+        )
+
+    def _tell_silent(self, listeners: set[str], now_us: int) -> None:
+        """Tell once of each listener that hears none of its paths any more."""
+        self._silent = {name for name in self._silent if self._paths.silent(name)}
+        for name in sorted(listeners - self._silent):
+            count = self._paths.silent(name)
+            if count > 1:
+                self._silent.add(name)
+                text = f"all {count} supervised paths of listener {name} are lost: look at our own line and its port first"
+                self._raise(Trouble("listener-silent", text, now_us, listener=name), now_us)
+
+    def _tell_never(self, never: list[PathChange], now_us: int) -> None:
+        """Tell of accounts never heard: one by one, or many as one."""
+        if len(never) > _SINGLY:
+            names = tuple(change.account for change in never[:_LISTED])
+            text = f"{len(never)} supervised accounts were never heard; were their panels pointed here?"
+            self._raise(Trouble("never-seen", text, now_us, len(never), accounts=names), now_us)
+            return
+        for change in never:
+            text = (
+                f"account {change.account} is supervised (every {change.interval_seconds} s) and was never heard; "
+                "was its panel pointed here?"
+            )
+            self._raise(Trouble("never-seen", text, now_us, account=change.account), now_us)
+
+    def _tell_first(self, now_us: int) -> None:
+        for _ in range(min(len(self._paths.first_heard), _FIRSTS)):
+            account = self._paths.first_heard.popleft()
+            text = f"account {account}, told as never seen, was heard for the first time"
+            self._raise(Trouble("never-seen-cleared", text, now_us, account=account), now_us)
+
+    # -- over a restart -------------------------------------------------------------------------------------------
+
+    def _save_us(self) -> int:
+        return int(self.settings.save_seconds * SECOND_US)
+
+    def _save(self, now_us: int, steady_us: int, done: Callable[[], None] = lambda: None) -> None:
+        """Write all paths down in a thread: a disk that hangs must not hold up a duress."""
+        if self._writing.locked() and self._write_failed is None:
+            self._write_failed = OSError("the one before has not ended")
+        threading.Thread(
+            target=self._write, args=(self._paths.keeping(steady_us), now_us, done), name="paths", daemon=True
+        ).start()
+
+    def _write(self, kept: Callable[[], Kept], now_us: int, done: Callable[[], None]) -> None:
+        with self._writing:
+            try:
+                path_file.write(self._file, kept(), now_us)
+                self._write_failed = None
+            except OSError as error:
+                self._write_failed = error
+        done()
+
+    async def close(self, now_us: int, steady_us: int) -> None:
+        """Write all paths down for the next start, if the disk takes them in time."""
+        loop, written = asyncio.get_running_loop(), asyncio.Event()
+        self._save(now_us, steady_us, lambda: _say(loop, written))
+        try:
+            async with asyncio.timeout(_LAST_WRITE_SECONDS):
+                await written.wait()
+        except TimeoutError:
+            self._telemetry.warned("supervised paths were not written down: the disk hangs", file=self._file)
+
+
+def _supervision(account: Account) -> Supervision | None:
+    seconds = account.supervision_seconds
+    return account.supervision or (Supervision(seconds, seconds) if seconds else None)
+
+
+def _say(loop: asyncio.AbstractEventLoop, written: asyncio.Event) -> None:
+    with suppress(RuntimeError):  # too late: the loop is closed
+        loop.call_soon_threadsafe(written.set)

@@ -1,0 +1,205 @@
+"""The watch over paths, second by second, against what it tells and writes."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from receiver.accounts import Account, Accounts
+from receiver.clock import SECOND_US as S
+from receiver.config import ListenerSettings, SupervisionSettings
+from receiver.errors import RegisterUnavailable
+from receiver.intervals import Supervision, parse
+from receiver.path_watch import PathWatch
+from receiver.paths import PathChange, Paths
+from receiver.telemetry import Telemetry
+from receiver.troubles import Trouble
+
+SETTINGS = SupervisionSettings(grace_seconds=10, storm_hold_seconds=30.0, storm_events_per_second=2, save_seconds=10_000.0)
+LISTENERS = [ListenerSettings(name="wire", role="primary"), ListenerSettings(name="radio", role="backup")]
+
+
+class Room:
+    """A watch, its paths and what it told; wall time is steady time and an hour."""
+
+    def __init__(self, folder: Path, **rows: str) -> None:
+        supervision = {name: parse(text) for name, text in rows.items()}
+        self.register = Accounts(
+            {n: Account(n, supervision_seconds=s.primary_seconds, supervision=s) for n, s in supervision.items()}
+        )
+        self.paths, self.now_us = Paths(), 0
+        self.changes: list[PathChange] = []
+        self.troubles: list[Trouble] = []
+        self.watch = PathWatch(
+            self.paths, SETTINGS, LISTENERS, folder, Telemetry(),
+            lambda change, _: self.changes.append(change), lambda trouble, _: self.troubles.append(trouble),
+        )  # fmt: skip
+        self.watch.begin(self.register, 3600 * S, 0)
+
+    def until(self, second: int) -> None:
+        """Look each second."""
+        while self.now_us < second * S:
+            self.now_us += S
+            self.watch.look(self.now_us + 3600 * S, self.now_us)
+
+    def seen(self, account: str, listener: str = "wire") -> None:
+        change = self.paths.seen(account, listener, 60, self.now_us)
+        if change is not None:
+            self.changes.append(change)
+
+    def told(self) -> list[tuple[str, str, str]]:
+        found = [(change.account, change.listener, change.state) for change in self.changes]
+        self.changes.clear()
+        return found
+
+    def reasons(self) -> list[tuple[str, int]]:
+        found = [(trouble.reason, trouble.count) for trouble in self.troubles]
+        self.troubles.clear()
+        return found
+
+
+def many(count: int, text: str) -> dict[str, str]:
+    return {f"A{n:03d}": text for n in range(count)}
+
+
+def test_many_accounts_never_seen_are_one_trouble_and_few_are_told_one_by_one(tmp_path: Path) -> None:
+    room = Room(tmp_path, **many(150, "60"), **{f"B{n}": "120" for n in range(20)})
+    room.until(80)
+    (never,) = room.troubles
+    assert (never.reason, never.count, len(never.accounts or ()), never.account) == ("never-seen", 150, 100, None)
+    room.troubles.clear()
+    room.until(200)
+    assert room.reasons() == [("never-seen", 1)] * 20
+    assert room.told() == []
+    room.seen("B3")
+    room.until(202)
+    assert room.reasons() == [("never-seen-cleared", 1)]
+
+
+def test_a_storm_is_one_trouble_that_says_where_and_whether_others_are_heard(tmp_path: Path) -> None:
+    room = Room(tmp_path, **many(30, "60"), Z="300")
+    for name in room.register:
+        room.seen(name.account)
+    room.until(58)
+    room.seen("Z")
+    room.until(62)
+    (storm,) = room.troubles
+    assert (storm.reason, storm.count, storm.listener, len(storm.accounts or ())) == ("paths-lost", 30, "wire", 30)
+    assert "30 at listener wire, which still hears others" in storm.text
+    assert room.told() == []
+
+
+def test_our_own_line_down_says_so_and_is_told_as_a_silent_listener(tmp_path: Path) -> None:
+    room = Room(tmp_path, **many(30, "60"))
+    for name in room.register:
+        room.seen(name.account)
+    room.until(62)
+    assert "wire, which heard nobody for 6" in room.troubles[0].text
+    assert room.reasons() == [("paths-lost", 30), ("listener-silent", 1)]
+    room.until(85)
+    for name in room.register:
+        room.seen(name.account)
+    room.until(86)
+    assert room.reasons() == []
+    assert room.told() == []
+    room.until(100)
+    assert room.reasons() == [("paths-restored", 30)]
+    assert room.told() == []  # nobody was told singly, so nobody is restored singly
+
+
+def test_after_a_storm_those_still_silent_are_told_a_few_a_second(tmp_path: Path) -> None:
+    room = Room(tmp_path, **many(25, "60"), Z="300")
+    for name in room.register:
+        room.seen(name.account)
+    room.until(70)
+    for n in range(20):
+        room.seen(f"A{n:03d}")
+    room.until(89)
+    assert room.told() == []
+    room.until(90)
+    assert len(room.told()) == 2
+    room.until(93)
+    assert len(room.told()) == 3
+    room.until(100)
+    assert room.told() == []
+    room.seen("A024")
+    assert room.told() == [("A024", "wire", "restored")]
+
+
+def test_while_the_primary_path_is_lost_its_interval_counts_for_the_backup_from_then_on(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="DP4+0")  # 90 s, and 5 h for the backup
+    room.seen("A", "wire")
+    room.seen("A", "radio")
+    room.until(92)
+    assert room.told() == [("A", "wire", "lost")]
+    room.until(150)
+    assert room.told() == []
+    room.until(185)
+    assert room.told() == [("A", "radio", "lost")]
+    room.seen("A", "radio")
+    room.seen("A", "wire")
+    room.until(270)
+    room.seen("A", "wire")
+    room.until(350)
+    assert room.told() == [("A", "radio", "restored"), ("A", "wire", "restored")]  # the backup has its five hours again
+
+
+def test_changes_of_single_accounts_count_at_once_and_whoever_is_gone_is_forgotten(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="60", B="60", c="60")
+    for name in ("A", "B", "c"):
+        room.seen(name)
+    room.until(5)
+    rows = {"A": Account("A", supervision_seconds=200), "D": Account("D", supervision_seconds=20)}
+    room.register._rows = rows
+    room.watch.changed(["A", "B", "C", "D"])
+    assert room.paths.count() == {"alive": 2, "lost": 0, "never-seen": 1}  # c is spelled otherwise, and found by the review
+    room.until(7)
+    assert room.paths.count() == {"alive": 1, "lost": 0, "never-seen": 1}
+    room.until(190)
+    assert (room.told(), room.reasons()) == ([], [("never-seen", 1)])
+    room.until(202)
+    assert room.told() == [("A", "wire", "lost")]
+
+
+def test_a_register_that_cannot_be_read_is_reviewed_when_it_can(tmp_path: Path) -> None:
+    class Away(Accounts):
+        away = True
+
+        def expectations(self) -> Iterator[tuple[str, Supervision]]:
+            if self.away:
+                raise RegisterUnavailable("gone")
+            yield from super().expectations()
+
+    room = Room(tmp_path, A="60")
+    register = Away({"B": Account("B", supervision_seconds=60)})
+    room.watch.take(register)
+    room.until(5)
+    assert room.paths.count()["never-seen"] == 0
+    register.away = False
+    room.until(8)
+    assert room.paths.count()["never-seen"] == 1
+
+
+def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="60", B="60")
+    room.seen("A")
+    room.until(75)
+    assert (room.told(), room.reasons()) == ([("A", "wire", "lost")], [("never-seen", 1)])
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    again = Room(tmp_path, A="60", B="60")
+    again.until(400)
+    assert (again.told(), again.reasons()) == ([], [])
+    again.seen("A")
+    again.seen("B")
+    again.until(402)
+    assert (again.told(), again.reasons()) == ([("A", "wire", "restored")], [("never-seen-cleared", 1)])
+
+
+def test_a_folder_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    room = Room(tmp_path / "gone", A="60")
+    for second in (1, 2, 3):
+        asyncio.run(room.watch.close(3600 * S, room.now_us))
+        room.until(second)
+    told = [record.message for record in caplog.records]
+    assert told.count("supervised paths cannot be written down for the next start") == 1
