@@ -270,9 +270,10 @@ class Service:
 
     def _take_accounts(self, found: Accounts) -> None:
         """Put another register in the place of the one we had."""
+        supervised, names = found.supervised_names(), found.names()
         before, self._accounts, self._pipeline.accounts = self._accounts, found, found
-        self._pipeline.paths.keep(found.supervised_names())
-        self._pipeline.senders.keep(found.names())
+        self._pipeline.paths.keep(supervised)
+        self._pipeline.senders.keep(names)
         for forwarder in self._forwarders:
             forwarder.accounts = found
         before.close()
