@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from protocols.errors import KeyFormatError
@@ -63,7 +63,8 @@ class ManagedStore:
         self.where = str(self._file)
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
+            with suppress(FileExistsError):  # to open and close one that is there would drop all locks of this process on it
+                os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             self._inode = os.stat(self._file).st_ino
             self._db = sqlite3.connect(self._file, timeout=_BUSY_SECONDS, isolation_level=None)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]

@@ -190,6 +190,17 @@ def test_a_register_goes_on_over_sighup_unless_its_file_or_settings_are_others(s
         register.close()
 
 
+def test_a_second_look_from_one_process_takes_no_lock_from_the_first(store: ManagedStore, tmp_path: Path) -> None:
+    register = ManagedAccounts(store, None, None, 10)
+    assert register.rotating() == []
+    store.another().close()
+    script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('INSERT INTO changes (account) VALUES (7)'); "
+    command = [sys.executable, "-c", script + "d.commit(); d.close()", str(tmp_path / FILE_NAME)]
+    subprocess.run(command, check=True)  # believing itself the last to close, it would take the log away under us
+    assert (tmp_path / f"{FILE_NAME}-wal").exists()
+    assert register.refresh() == {"7"}
+
+
 def test_what_is_kept_in_memory_is_bounded(store: ManagedStore) -> None:
     store.put([row(f"{n}") for n in range(30)], Path())
     register = ManagedAccounts(store, None, None, 10)
