@@ -14,7 +14,7 @@ from protocols.errors import KeyFormatError
 from receiver import accounts, clock, config, register, rotation
 from receiver.accounts import Account
 from receiver.cli.options import CONFIG, accounts_of, fail, length_seconds, load, store_of
-from receiver.errors import ConfigError
+from receiver.errors import ConfigError, RegisterUnavailable
 from receiver.rotation import Used
 
 _LONGEST_OVERLAP = 400 * 86400
@@ -46,7 +46,10 @@ def _told(store: register.Store) -> Iterator[register.Store]:
 def accounts_list(config_file: Path | None, old_keys: bool) -> None:
     """List the accounts; keys are never shown, only their kind."""
     settings = load(config_file)
-    found = sorted(accounts_of(settings), key=lambda account: account.account)
+    try:
+        found = sorted(accounts_of(settings), key=lambda account: account.account)
+    except RegisterUnavailable as error:
+        fail(str(error))
     told: Callable[[Account], str] = _line
     if old_keys:
         found = [account for account in found if account.old_key is not None]

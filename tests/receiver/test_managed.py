@@ -1,5 +1,6 @@
 """The managed register: changed by commands while a receiver reads it, keys never in clear on the disk."""
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from receiver.cli import main
 from receiver.errors import ConfigError, RegisterUnavailable
 from receiver.managed import FILE_NAME, ManagedAccounts, ManagedStore, find_vault, load_accounts
 from receiver.register import CsvStore, Store
+from receiver.rotation import KeyWatch
+from receiver.troubles import Trouble
 from receiver.vault import Vault
 from tests.receiver.test_pipeline import Desk, panel
 
@@ -200,12 +203,49 @@ def test_a_register_goes_on_over_sighup_unless_its_file_or_settings_are_others(s
         register.close()
 
 
+def test_a_second_look_from_one_process_takes_no_lock_from_the_first(store: ManagedStore, tmp_path: Path) -> None:
+    register = ManagedAccounts(store, None, None, 10)
+    assert register.rotating() == []
+    store.another().close()
+    script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('INSERT INTO changes (account) VALUES (7)'); "
+    command = [sys.executable, "-c", script + "d.commit(); d.close()", str(tmp_path / FILE_NAME)]
+    subprocess.run(command, check=True)  # believing itself the last to close, it would take the log away under us
+    assert (tmp_path / f"{FILE_NAME}-wal").exists()
+    assert register.refresh() == {"7"}
+
+
 def test_what_is_kept_in_memory_is_bounded(store: ManagedStore) -> None:
     store.put([row(f"{n}") for n in range(30)], Path())
     register = ManagedAccounts(store, None, None, 10)
     for n in range(60):
         assert register.find(f"{n}").registered is (n < 30)
     assert sorted(register._kept) == sorted(f"{n}" for n in range(20, 30))
+
+
+def test_a_register_that_breaks_ends_nothing_and_each_command_says_so(settings: Path, tmp_path: Path) -> None:
+    register = load_accounts(config.load(settings))
+    run("accounts", "add", "1234", "--key-stdin", "--config", str(settings), feed=SECRET)
+    register.refresh()
+    with sqlite3.connect(tmp_path / "data" / FILE_NAME) as db:
+        db.execute("UPDATE accounts SET key = x'00'")
+        db.execute("INSERT INTO changes (account) VALUES ('1234')")
+    db.close()
+    register.refresh()
+    for ask in (lambda: list(register), lambda: register.find("1234")):
+        with pytest.raises(RegisterUnavailable, match="key of account 1234"):
+            ask()
+    told: list[Trouble] = []
+    watch = KeyWatch(tmp_path, lambda: register, lambda _: None, told.append)
+    asyncio.run(watch.renew())
+    with sqlite3.connect(tmp_path / "data" / FILE_NAME) as db:
+        db.execute("DROP TABLE accounts")
+    db.close()
+    for command in (("list",), ("export",), ("remove", "1234"), ("import", str(settings))):
+        done = run("accounts", *command, "--config", str(settings))
+        assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    with pytest.raises(RegisterUnavailable):
+        asyncio.run(KeyWatch(tmp_path, lambda: register, lambda _: None, told.append).renew())
+    register.close()
 
 
 def test_an_account_that_cannot_be_read_gets_no_answer_and_one_in_memory_is_served(tmp_path: Path) -> None:
