@@ -66,7 +66,7 @@ class PathWatch:
 
     def begin(self, register: Accounts, now_us: int, steady_us: int) -> None:
         """Go on with the paths that were written down, and await those of the register that are not among them."""
-        self._register = register
+        self._register, self._steady_us = register, steady_us
         self._save_at_us = steady_us + self._save_us()
         try:
             found = path_file.read(self._file)

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from receiver import accounts, clock
 from receiver.errors import ConfigError
@@ -163,14 +163,10 @@ def prolonged(row: Row | None, account: str, overlap_seconds: int, now_us: int) 
     return row | {"old_key_until": clock.seconds_to_text(now_us // clock.SECOND_US + overlap_seconds)}
 
 
-def write_new(file: Path, text: str) -> None:
-    """Write a file that holds secrets: it must not be there yet, and only its owner may read it.
+def open_new(file: Path) -> TextIO:
+    """Open a file for secrets: it must not be there yet, and only its owner may read it.
 
     Raises:
         OSError: it is there, or cannot be written.
     """
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
+    return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")

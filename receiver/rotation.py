@@ -17,12 +17,14 @@ from typing import NamedTuple
 from protocols.dc09 import Key
 from receiver import clock
 from receiver.accounts import Account, Accounts
+from receiver.errors import RegisterUnavailable
 from receiver.troubles import Trouble
 
 _FILE = "old-keys.json"
 _LOOK_SECONDS = 1.0
 _LOOKED_AT = 1000
 """Accounts looked at each second, in turn: 1 ms. A million keys rotated at once are seen through every 17 minutes."""
+_READ_AGAIN = 10_000  # rotations a second of pause before they are read from a changed register again: a tenth of a core
 _WRITTEN_EVERY = 1000  # entries a second: the file of a million is written every 17 minutes
 _WARNED_US = 3600 * clock.SECOND_US
 """So long before the old key ends an operator is told of a panel that has not used the new one."""
@@ -102,7 +104,7 @@ class KeyWatch:
         self._accounts, self._key_of, self._tell = accounts, key_of, tell
         self.rotation = Rotation(read(data_dir))
         self._register: Accounts | None = None
-        self._revision = 0
+        self._revision, self._renew_after = 0, 0.0
         self._turn: list[Account] = []
         self._at = 0
         self._wait = 0.0
@@ -110,6 +112,8 @@ class KeyWatch:
     async def run(self) -> None:
         """Look each second, for ever."""
         while True:
+            with contextlib.suppress(RegisterUnavailable):  # the service tells of it
+                await self.renew()
             self.look(clock.now_us())
             self._wait -= _LOOK_SECONDS
             if self.rotation.changed and self._wait <= 0:
@@ -119,13 +123,23 @@ class KeyWatch:
                     await asyncio.to_thread(_write, self._file, dict(self.rotation.uses))
             await asyncio.sleep(_LOOK_SECONDS)
 
+    async def renew(self) -> None:
+        """Ask the register anew which keys are being rotated, when it has changed; a large answer is read in a thread.
+
+        Raises:
+            RegisterUnavailable: it cannot be read now.
+        """
+        register, now = self._accounts(), clock.monotonic()
+        if register is self._register and (register.revision == self._revision or self._at or now < self._renew_after):
+            return
+        revision = register.revision
+        turn = await asyncio.to_thread(register.rotating)
+        self._register, self._revision, self._turn, self._at = register, revision, turn, 0
+        self._renew_after = now + len(turn) / _READ_AGAIN
+        self.rotation.keep(account.account for account in turn)
+
     def look(self, now_us: int) -> None:
         """Look at the next accounts in turn."""
-        register = self._accounts()
-        if register is not self._register or register.revision != self._revision:
-            self._revision, self._register = register.revision, register
-            self._turn, self._at = register.rotating(), 0
-            self.rotation.keep(account.account for account in self._turn)
         for account in self._turn[self._at : self._at + _LOOKED_AT]:
             text = self.rotation.look(account, self._key_of(account.account), now_us)
             if text is not None:

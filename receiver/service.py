@@ -276,9 +276,10 @@ class Service:
 
     def _take_accounts(self, found: Accounts) -> None:
         """Put another register in the place of the one we had."""
+        names = found.names()
         before, self._accounts, self._pipeline.accounts = self._accounts, found, found
         self._path_watch.take(found)
-        self._pipeline.senders.keep(found.names())
+        self._pipeline.senders.keep(names)
         for forwarder in self._forwarders:
             forwarder.accounts = found
         before.close()
@@ -369,7 +370,6 @@ class Service:
         self._journal_watch.add_gauges()
         gauge("receiver_connections", "Open connections", ("transport",), connections)
         gauge("receiver_paths", "Supervised paths, by state", ("state",), paths)
-        gauge("receiver_accounts", "Registered accounts", (), one(lambda: len(self._accounts)))
         gauge(
             "receiver_accounts_unsupervised", "Accounts without supervision", (), one(lambda: self._path_watch.unsupervised)
         )

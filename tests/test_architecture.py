@@ -50,7 +50,7 @@ HOMES = {
         f"receiver/journal/{name}.py"
         for name in ("cursor", "deliveries", "jobs", "opening", "reader", "salvage", "store", "writer")
     }
-    | {"receiver/managed.py"},
+    | {"receiver/managed/lookup.py", "receiver/managed/store.py"},
 }
 MODULES = sorted(path for package in ("protocols", "receiver") for path in (ROOT / package).rglob("*.py"))
 

@@ -26,7 +26,7 @@ from receiver.cli.on_test import accounts_test
 from receiver.cli.options import CONFIG, fail, load, parse_key
 from receiver.cli.outputs import outputs_group
 from receiver.cli.watch import watch
-from receiver.errors import ConfigError
+from receiver.errors import ConfigError, RegisterUnavailable
 from receiver.explain import explain
 
 
@@ -94,12 +94,14 @@ def check_config(file: Path) -> None:
     settings = load(file)
     try:
         found = load_accounts(settings)
+        supervised = len(found.supervised())
+        keyed = sum(account.key is not None for account in found)
         for output in settings.outputs:
             outputs.check(output)
     except ConfigError as error:
         fail(*error.mistakes)
-    supervised = len(found.supervised())
-    keyed = sum(account.key is not None for account in found)
+    except RegisterUnavailable as error:
+        fail(str(error))
     click.echo(f"{file}: valid")
     click.echo(f"  receiver   number {settings.receiver.number}, data in {settings.receiver.data_dir}")
     for listener in settings.listeners:

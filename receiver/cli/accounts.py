@@ -1,12 +1,12 @@
 """``accounts list · add · remove · import · export · rotate-key``: the account register."""
 
 import csv
-import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -14,7 +14,7 @@ from protocols.errors import KeyFormatError
 from receiver import accounts, clock, config, register, rotation
 from receiver.accounts import Account
 from receiver.cli.options import CONFIG, accounts_of, fail, length_seconds, load, store_of
-from receiver.errors import ConfigError
+from receiver.errors import ConfigError, RegisterUnavailable
 from receiver.rotation import Used
 
 _LONGEST_OVERLAP = 400 * 86400
@@ -46,7 +46,10 @@ def _told(store: register.Store) -> Iterator[register.Store]:
 def accounts_list(config_file: Path | None, old_keys: bool) -> None:
     """List the accounts; keys are never shown, only their kind."""
     settings = load(config_file)
-    found = sorted(accounts_of(settings), key=lambda account: account.account)
+    try:
+        found = sorted(accounts_of(settings), key=lambda account: account.account)
+    except RegisterUnavailable as error:
+        fail(str(error))
     told: Callable[[Account], str] = _line
     if old_keys:
         found = [account for account in found if account.old_key is not None]
@@ -135,18 +138,20 @@ def accounts_import(config_file: Path | None, file: Path) -> None:
 @click.option("--with-keys", type=click.Path(path_type=Path), help="Write to this new file, keys and all, readable by you.")
 def accounts_export(config_file: Path | None, with_keys: Path | None) -> None:
     """Print the register as CSV, without keys; with --with-keys FILE, write it with them, and nothing on the screen."""
-    text = io.StringIO(newline="")
     with _told(store_of(load(config_file))) as store:
-        columns = [name for name in register.EXPORTED if with_keys or name not in register.SECRET_COLUMNS]
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        for row in store.rows(with_keys is not None):
-            writer.writerow(row)
-    if with_keys is None:
-        click.echo(text.getvalue(), nl=False)
-        return
-    _write_new(with_keys, text.getvalue())
+        if with_keys is None:
+            _export(store, sys.stdout, with_keys=False)
+            return
+        with _new_file(with_keys) as out:
+            _export(store, out, with_keys=True)
     click.echo(f"the register is in {with_keys}, with its keys in clear: keep it as you would keep them", err=True)
+
+
+def _export(store: register.Store, out: TextIO, with_keys: bool) -> None:
+    columns = [name for name in register.EXPORTED if with_keys or name not in register.SECRET_COLUMNS]
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(store.rows(with_keys))
 
 
 @accounts_group.command("rotate-key")
@@ -194,12 +199,23 @@ def _new_key(settings: config.Settings, account: str, generate: Path | None) -> 
         return sys.stdin.readline().strip()
     before = accounts_of(settings).find(account).key
     key = register.make_key(before.bits if before else 128)
-    _write_new(generate, key + "\n")
+    with _new_file(generate) as out:
+        out.write(key + "\n")
     return key
 
 
-def _write_new(file: Path, text: str) -> None:
+@contextmanager
+def _new_file(file: Path) -> Iterator[TextIO]:
+    """Write a file that holds secrets, or exit 2; what fails half-way leaves none."""
     try:
-        register.write_new(file, text)
+        out = register.open_new(file)
     except OSError as error:
         fail(f"{file} cannot be written: {error.strerror}")
+    try:
+        with out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise

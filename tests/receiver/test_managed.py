@@ -1,7 +1,12 @@
 """The managed register: changed by commands while a receiver reads it, keys never in clear on the disk."""
 
+import asyncio
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,9 @@ from receiver.accounts import OldKey
 from receiver.cli import main
 from receiver.errors import ConfigError, RegisterUnavailable
 from receiver.managed import FILE_NAME, ManagedAccounts, ManagedStore, find_vault, load_accounts
+from receiver.register import CsvStore, Store
+from receiver.rotation import KeyWatch
+from receiver.troubles import Trouble
 from receiver.vault import Vault
 from tests.receiver.test_pipeline import Desk, panel
 
@@ -195,12 +203,49 @@ def test_a_register_goes_on_over_sighup_unless_its_file_or_settings_are_others(s
         register.close()
 
 
+def test_a_second_look_from_one_process_takes_no_lock_from_the_first(store: ManagedStore, tmp_path: Path) -> None:
+    register = ManagedAccounts(store, None, None, 10)
+    assert register.rotating() == []
+    store.another().close()
+    script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('INSERT INTO changes (account) VALUES (7)'); "
+    command = [sys.executable, "-c", script + "d.commit(); d.close()", str(tmp_path / FILE_NAME)]
+    subprocess.run(command, check=True)  # believing itself the last to close, it would take the log away under us
+    assert (tmp_path / f"{FILE_NAME}-wal").exists()
+    assert register.refresh() == {"7"}
+
+
 def test_what_is_kept_in_memory_is_bounded(store: ManagedStore) -> None:
     store.put([row(f"{n}") for n in range(30)], Path())
     register = ManagedAccounts(store, None, None, 10)
     for n in range(60):
         assert register.find(f"{n}").registered is (n < 30)
     assert sorted(register._kept) == sorted(f"{n}" for n in range(20, 30))
+
+
+def test_a_register_that_breaks_ends_nothing_and_each_command_says_so(settings: Path, tmp_path: Path) -> None:
+    register = load_accounts(config.load(settings))
+    run("accounts", "add", "1234", "--key-stdin", "--config", str(settings), feed=SECRET)
+    register.refresh()
+    with sqlite3.connect(tmp_path / "data" / FILE_NAME) as db:
+        db.execute("UPDATE accounts SET key = x'00'")
+        db.execute("INSERT INTO changes (account) VALUES ('1234')")
+    db.close()
+    register.refresh()
+    for ask in (lambda: list(register), lambda: register.find("1234")):
+        with pytest.raises(RegisterUnavailable, match="key of account 1234"):
+            ask()
+    told: list[Trouble] = []
+    watch = KeyWatch(tmp_path, lambda: register, lambda _: None, told.append)
+    asyncio.run(watch.renew())
+    with sqlite3.connect(tmp_path / "data" / FILE_NAME) as db:
+        db.execute("DROP TABLE accounts")
+    db.close()
+    for command in (("list",), ("export",), ("remove", "1234"), ("import", str(settings))):
+        done = run("accounts", *command, "--config", str(settings))
+        assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    with pytest.raises(RegisterUnavailable):
+        asyncio.run(KeyWatch(tmp_path, lambda: register, lambda _: None, told.append).renew())
+    register.close()
 
 
 def test_an_account_that_cannot_be_read_gets_no_answer_and_one_in_memory_is_served(tmp_path: Path) -> None:
@@ -232,3 +277,57 @@ def test_a_csv_file_and_the_managed_register_are_not_both(tmp_path: Path) -> Non
     )
     with pytest.raises(ConfigError, match="are both given"):
         load_accounts(settings)
+
+
+@pytest.mark.parametrize("kind", ["csv", "managed"])
+def test_people_who_change_the_register_at_once_lose_nothing(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "accounts.csv"
+
+    def change(number: int) -> None:
+        store: Store = CsvStore(file) if kind == "csv" else ManagedStore(tmp_path, Vault(MASTER))
+        try:
+            for turn in range(5):
+                store.change(f"{number}{turn}", lambda _, name=f"{number}{turn}": row(name, key=SECRET))  # type: ignore[misc]
+                store.change("777", lambda before: row("777", name=str(int((before or {}).get("name", "0")) + 1)))
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(change, range(1, 7)))
+    store: Store = CsvStore(file) if kind == "csv" else ManagedStore(tmp_path, Vault(MASTER))
+    found = {cells["account"]: cells for cells in store.rows(with_keys=True)}
+    store.close()
+    assert (len(found), found["777"]["name"]) == (31, "30")
+    assert all(cells["key"] == SECRET for name, cells in found.items() if name != "777")
+
+
+def test_a_command_that_is_killed_leaves_the_register_as_it_was(tmp_path: Path, settings: Path) -> None:
+    store = ManagedStore(tmp_path / "data", Vault(MASTER))
+    store.put([row("1", key=SECRET)], Path())
+    table = tmp_path / "many.csv"
+    table.write_text("account\n" + "".join(f"{n}\n" for n in range(2, 60_000)), "utf-8")
+    command = [sys.executable, "-m", "receiver", "accounts", "import", "--config", str(settings), str(table)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "data" / f"{FILE_NAME}-wal"
+    size = log.stat().st_size
+    while process.poll() is None and not _is_locked(tmp_path / "data" / FILE_NAME) and log.stat().st_size == size:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert store.count() in (1, 59_999)  # the latter when the machine was so slow that it had ended
+    assert [account.account for account in store.select("account = '1'")] == ["1"]
+    store.change("1", lambda before: (before or {}) | {"name": "works on"})
+    store.close()
+
+
+def _is_locked(file: Path) -> bool:
+    """Tell whether somebody writes to the database."""
+    db = sqlite3.connect(file, timeout=0, isolation_level=None)
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        return True
+    finally:
+        db.close()
+    return False

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from protocols import dc09
+from protocols import contact_id, dc09
 from receiver import clock, on_test, payloads
 from receiver.on_test import Desk, OnTest, Ticket, orders
 from receiver.troubles import Trouble
@@ -125,6 +127,21 @@ def test_a_test_is_never_longer_than_a_day_and_none_begins_when_its_time_is_over
     assert desk.ended(NOW + HOUR_US, STEADY + 24 * HOUR_US)
     assert desk.begin(ticket(), NOW - 50 * HOUR_US, STEADY)  # our clock went back while we were away
     assert desk.ended(NOW, STEADY + 2 * HOUR_US)
+
+
+PLACES = st.sets(st.integers(1, 40), max_size=6)
+DURESS = sorted(code for code, meaning in contact_id.CODES.items() if meaning.duress)
+
+
+@given(st.booleans(), PLACES, PLACES, PLACES, st.sampled_from(DURESS), st.sampled_from("136"), st.integers(0, 45))
+def test_whatever_is_on_test_a_duress_is_a_test_only_where_its_own_point_was_ticked(
+    whole: bool, zones: set[int], points: set[int], users: set[int], code: str, qualifier: str, number: int
+) -> None:
+    ticked = ",".join([*map(str, points), *(f"user:{user}" for user in users)])
+    made = ticket(whole=whole, zones=",".join(map(str, zones)), points=ticked)
+    by_user = contact_id.CODES[code].number == "user"
+    wanted = TEST if number in (users if by_user else points) else REAL
+    assert flags(made, "ADM-CID", f"{qualifier}{code} 01 {number:03}") == [wanted]
 
 
 class Room:

@@ -203,3 +203,17 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: py
         room.until(second)
     told = [record.message for record in caplog.records]
     assert told.count("supervised paths cannot be written down for the next start") == 1
+
+
+def test_an_account_added_in_the_first_second_is_awaited_from_then_on(tmp_path: Path) -> None:
+    troubles: list[Trouble] = []
+    rows: dict[str, Account] = {}
+    watch = PathWatch(
+        Paths(), SETTINGS, LISTENERS, tmp_path, Telemetry(), lambda _change, _at: None,
+        lambda trouble, _at: troubles.append(trouble),
+    )  # fmt: skip
+    watch.begin(Accounts(rows), 9000 * S, 5000 * S)
+    rows["77"] = Account("77", supervision_seconds=60, supervision=parse("60"))
+    watch.changed(["77"])
+    watch.look(9001 * S, 5001 * S)
+    assert troubles == []

@@ -1,6 +1,7 @@
 """The contract's table of answers, row by row, with a journal of a few lines."""
 
 import asyncio
+import itertools
 import json
 import os
 from typing import Any
@@ -133,6 +134,7 @@ def said(reply: bytes | None) -> str:
         (dc09.wrap(b'"NAK"0000R0L0A0[]_10:01:02,11-23-2026', True), "silence", "from-receiver", ["reflected-reply"]),
         (dc09.wrap(b'"ADM-CID"0001L0#1234[no end'), "silence", "malformed", []),
     ],
+    ids=itertools.count(),  # the bytes are new each time: a pad is random
 )  # fmt: skip
 def test_each_row_of_the_table_has_its_answer(sent: bytes, answer: str, reason: str | None, troubles: list[str]) -> None:
     desk = Desk()

@@ -106,6 +106,7 @@ def test_a_large_rotation_is_looked_at_in_turn(tmp_path: Path) -> None:
     watch = KeyWatch(tmp_path, lambda: Accounts(rows), lambda _: None, told.append)
     found = Accounts(rows)
     watch._accounts = lambda: found
+    asyncio.run(watch.renew())
     sizes = []
     for _ in range(4):
         watch.look((UNTIL - 10) * clock.SECOND_US)

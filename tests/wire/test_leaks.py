@@ -81,7 +81,9 @@ def _receive(running: Running) -> bytes:
         sent = frame(f"{number:04d}", f"1121 01 {USER}", account, key, extended=offered)
         answer = running.tcp(sent)[0]
         assert said(answer, key) == f"ACK {number:04d}"
-        replies += answer + key.decrypt(bytes.fromhex(dc09.open_envelope(dc09.split_datagram(answer)[0]).content.decode()))  # type: ignore[arg-type]
+        envelope = dc09.open_envelope(dc09.split_datagram(answer)[0])  # type: ignore[arg-type]
+        # Its ciphertext is left out: random digits may spell anything.
+        replies += envelope.frame.body.partition(b"[")[0] + key.decrypt(bytes.fromhex(envelope.content.decode()))
     replies += running.tcp(frame("0100", f"1121 01 {USER}", "1A01", extended=offered))[0]
     replies += running.udp(frame("0101", f"1406 01 {USER}", "2B04", extended=offered)) or b""
     unknown = dc09.Key.parse(DEFAULT_KEY)

@@ -1,27 +1,17 @@
-"""The managed register: accounts in a database of their own, keys encrypted under a master key, changed by commands.
-
-``accounts.sqlite`` in the data folder. Commands write it, one at a time, while a receiver runs; a receiver only reads, looks
-each second whether something changed, and keeps what it needs in memory: an account is read when its panel first reports
-(15 µs) and again after it was changed. So a start costs the same with a thousand accounts and with a million.
-
-An account's cells stand as JSON under their CSV columns, without the keys, which are sealed (``vault``). ``changes`` names
-what was changed, NULL for so much that everything is to be read again.
-"""
+"""The database of the managed register: commands change it, each in one transaction, and the receiver reads it."""
 
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
-from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
 from receiver import accounts, intervals
-from receiver.accounts import Account, Accounts
-from receiver.config import AccountsSettings, Settings, resolve_secret
-from receiver.errors import ConfigError, RegisterUnavailable
+from receiver.accounts import Account
+from receiver.config import resolve_secret
+from receiver.errors import ConfigError
 from receiver.intervals import Supervision
 from receiver.register import SECRET_COLUMNS, Change, Row
 from receiver.vault import Vault
@@ -56,51 +46,7 @@ _PUT = """INSERT INTO accounts VALUES (?, ?, ?, ?, ?) ON CONFLICT (account) DO U
     cells = excluded.cells, key = excluded.key, old_key = excluded.old_key, supervised = excluded.supervised"""
 _GET = "SELECT cells, key, old_key FROM accounts WHERE account = ?"
 _SEALED = ("key", "old_key")
-Read = TypeVar("Read")
-
-
 _PAGE = "SELECT account, cells FROM accounts WHERE supervised = 1 AND account > ? ORDER BY account LIMIT 1000"
-
-
-def load_accounts(settings: Settings, before: Accounts | None = None) -> Accounts:
-    """Read the account register that the settings name, the CSV file or the managed one.
-
-    A managed register that was opened ``before`` with the same settings goes on: it has every change already.
-
-    Raises:
-        ConfigError: with every mistake found.
-    """
-    chosen, default_key = settings.accounts, None
-    if chosen.default_key:
-        try:
-            default_key = Key.parse(chosen.default_key.text)
-        except KeyFormatError as error:
-            raise ConfigError(f"[accounts] default_key: {error}") from None
-    if chosen.store == "csv":
-        return accounts.load(chosen.file, default_key, chosen.unknown)
-    if chosen.file is not None:
-        raise ConfigError('[accounts] file and store = "managed" are both given: accounts import FILE, then leave file out')
-    if isinstance(before, ManagedAccounts) and before.settings == chosen and before.current:
-        return before
-    unknown = {"": None, "accept": True, "refuse": False}[chosen.unknown]
-    store = ManagedStore(settings.receiver.data_dir, find_vault(settings))
-    return ManagedAccounts(store, default_key, unknown, chosen.cached, chosen)
-
-
-def find_vault(settings: Settings, environment: Mapping[str, str] = os.environ) -> Vault | None:
-    """Return the vault of the master key: from the settings, or else from systemd's credentials; None without one.
-
-    Raises:
-        ConfigError: it cannot be read, or has another shape.
-    """
-    text = settings.accounts.master_key.text
-    folder = environment.get("CREDENTIALS_DIRECTORY")
-    if not text and folder and (Path(folder) / CREDENTIAL).exists():
-        try:
-            text = (Path(folder) / CREDENTIAL).read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            raise ConfigError(f"the credential {CREDENTIAL} in {folder} cannot be read") from None
-    return Vault(text) if text else None
 
 
 class ManagedStore:
@@ -119,7 +65,8 @@ class ManagedStore:
         self.where = str(self._file)
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
+            with suppress(FileExistsError):  # to open and close one that is there would drop all locks of this process on it
+                os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             self._inode = os.stat(self._file).st_ino
             self._db = sqlite3.connect(self._file, timeout=_BUSY_SECONDS, isolation_level=None)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -134,6 +81,10 @@ class ManagedStore:
             raise ConfigError(f"{self._file} cannot be opened: {error}") from None
         except OSError as error:
             raise ConfigError(f"{self._file} cannot be opened: {error.strerror}") from None
+
+    def another(self) -> "ManagedStore":
+        """Open the register once more."""
+        return ManagedStore(self._file.parent, self._vault)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -251,9 +202,12 @@ class ManagedStore:
 
     def rows(self, with_keys: bool) -> Iterator[Row]:
         """Return every account's row."""
-        for name, *found in self._db.execute("SELECT account, cells, key, old_key FROM accounts ORDER BY account"):
-            row = self._row(name, (found[0], found[1], found[2]), with_keys)
-            yield {column: text for column, text in row.items() if with_keys or column not in SECRET_COLUMNS}
+        try:
+            for name, *found in self._db.execute("SELECT account, cells, key, old_key FROM accounts ORDER BY account"):
+                row = self._row(name, (found[0], found[1], found[2]), with_keys)
+                yield {column: text for column, text in row.items() if with_keys or column not in SECRET_COLUMNS}
+        except sqlite3.Error as error:
+            raise ConfigError(f"{self._file} cannot be read: {error}") from None
 
     def find(self, name: str) -> Account | None:
         """Return the account of an upper-case name, None when there is none.
@@ -297,102 +251,3 @@ class ManagedStore:
         oldest = self._db.execute("SELECT COALESCE(MIN(revision), 0) FROM changes").fetchone()[0]
         names = {name for (name,) in self._db.execute("SELECT account FROM changes WHERE revision > ?", (revision,))}
         return None if None in names or oldest > revision + 1 else names
-
-
-class ManagedAccounts(Accounts):
-    """The managed register as the receiver asks it: what was asked for is kept in memory, up to ``cached`` accounts."""
-
-    def __init__(
-        self, store: ManagedStore, default_key: Key | None, unknown: bool | None, cached: int,
-        settings: AccountsSettings | None = None,
-    ) -> None:  # fmt: skip
-        self._kept: dict[str, Account] = {}
-        super().__init__(self._kept, default_key, unknown)
-        self._store, self._unknown, self._cached, self.settings = store, unknown, cached, settings
-        self._version = store.version()
-        self.revision = store.revision()
-        self._count_anew()
-
-    @property
-    def current(self) -> bool:
-        """Whether the file is still the one that was opened, and not one brought back from elsewhere."""
-        return self._store.current()
-
-    def _count_anew(self) -> None:
-        self._count = self._store.count()
-        self.accept_unknown = not self._count if self._unknown is None else self._unknown
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Account]:
-        return self._store.select()
-
-    def find(self, account: str) -> Account:
-        """Return the account, or a stranger when none such is registered.
-
-        Raises:
-            RegisterUnavailable: it cannot be read now.
-        """
-        found = self._kept.get(account)
-        return found if found is not None else self._look_up(account.upper())
-
-    def _look_up(self, name: str) -> Account:
-        found = self._registered(name)
-        if found is None:
-            return self._padded(name)
-        if len(self._kept) >= self._cached and name not in self._kept:
-            del self._kept[next(iter(self._kept))]
-        self._kept[name] = found
-        return found
-
-    def _registered(self, name: str) -> Account | None:
-        return self._kept.get(name) or _reading(lambda: self._store.find(name))
-
-    def expectations(self) -> Iterator[tuple[str, Supervision]]:
-        """Return each supervised account and what is expected of it, a page at a time; no key is opened."""
-        after = ""
-        while page := _reading(lambda: self._store.supervised_page(after)):  # noqa: B023 - read at once
-            after = page[-1][0]
-            for _, account, supervision in page:
-                yield account, supervision
-
-    def supervised(self) -> list[Account]:
-        """Return the accounts that have a supervision interval."""
-        return list(self._store.select("supervised = 1"))
-
-    def rotating(self) -> list[Account]:
-        """Return the accounts whose key is being rotated, or was."""
-        return list(self._store.select("old_key IS NOT NULL"))
-
-    def names(self) -> set[str]:
-        """Return the names of all accounts."""
-        return _reading(self._store.names)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._store.close()
-
-    def refresh(self) -> Collection[str] | None:
-        """Take what commands have changed since the last look; return whose accounts, None for too many to name.
-
-        Raises:
-            RegisterUnavailable: the file cannot be read now.
-        """
-        version = _reading(self._store.version)
-        if version == self._version:
-            return ()
-        revision = _reading(self._store.revision)
-        names = _reading(lambda: self._store.changed_since(self.revision))
-        for name in list(self._kept) if names is None else names:
-            self._kept.pop(name, None)
-        _reading(self._count_anew)
-        self._version, self.revision = version, revision
-        return names
-
-
-def _reading(read: Callable[[], Read]) -> Read:
-    try:
-        return read()
-    except (sqlite3.Error, ConfigError, KeyFormatError, ValueError) as error:
-        raise RegisterUnavailable(f"the account register cannot be read: {error}") from error
