@@ -23,7 +23,7 @@ from typing import NamedTuple
 from protocols import dc09
 from receiver import clock
 from receiver.config import JournalSettings
-from receiver.journal import Journal, Lane, Origin, Row
+from receiver.journal import Entry, Journal, Lane, Origin
 from receiver.pipeline import repeat_identity
 
 TARGET_SECONDS = 2.0
@@ -56,11 +56,9 @@ async def write_journal(data_dir: Path, count: int, output: str) -> None:
             assert isinstance(frame, dc09.Frame)
             identity = repeat_identity(dc09.unseal(dc09.open_envelope(frame), None))
             urgent = number % 20 == 0
-            row = Row(
-                0, int(not urgent), 1 if urgent else 5, 0, now_us, None, identity, 0, 1, "192.0.2.1:40112", "", raw, None
-            )
-            journal.append_later([row])
-        await journal.append([Row(0, 1, 5, 0, now_us, None, os.urandom(16), 0, 1, "192.0.2.1:40112", "", raw, None)])
+            told = (int(not urgent), 1 if urgent else 5, 0)
+            journal.append_later([Entry(0, identity, now_us, None, 1, "192.0.2.1:40112", "", raw, None, (told,))])
+        await journal.append([Entry(0, os.urandom(16), now_us, None, 1, "192.0.2.1:40112", "", raw, None, ((1, 5, 0),))])
     await journal.close()
 
 

@@ -4,10 +4,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from receiver.errors import JournalUnavailable
-from receiver.journal import Receipt, Refusal, Row
+from receiver.journal import Entry, Receipt, Refusal, Row
 from receiver.journal.repeats import Repeats
 
 _REFUSALS_HELD = 1000
+_FAILING = "the journal was told to fail"
 
 
 class MemoryJournal:
@@ -20,41 +21,38 @@ class MemoryJournal:
         self.max_backlog = max_backlog
         self._repeats = Repeats(repeat_window_seconds, 1_000_000)
 
-    async def append(self, rows: Sequence[Row]) -> Receipt:
-        """Store the events of one message; of a repeat, return the first receipt.
+    async def append(self, entries: Sequence[Entry]) -> list[Receipt | JournalUnavailable]:
+        """Store messages; return for each its receipt, of a repeat the first one, or why it was not stored."""
+        return [self._append(entry) for entry in entries]
 
-        Raises:
-            JournalUnavailable: it is failing or full.
-        """
-        identity, now_us = rows[0].identity, rows[0].received_us
-        position = self._repeats.find(identity, now_us)
+    def _append(self, entry: Entry) -> Receipt | JournalUnavailable:
+        position = self._repeats.find(entry.identity, entry.received_us)
         if position is not None:
             return Receipt(position, repeat=True)
-        self._check()
+        if self.failing:
+            return JournalUnavailable(_FAILING)
         count = len(self.signals())
-        if count + len(rows) > self.max_backlog:
-            raise JournalUnavailable(f"{count} signals are not delivered; max_backlog is {self.max_backlog}")
-        self.rows += rows
-        position = len(self.rows) - len(rows) + 1
-        self._repeats.add({identity: position}, now_us)
+        if count + len(entry.events) > self.max_backlog:
+            return JournalUnavailable(f"{count} signals are not delivered; max_backlog is {self.max_backlog}")
+        position = len(self.rows) + 1
+        self.rows += entry.rows()
+        self._repeats.add({entry.identity: position}, entry.received_us)
         return Receipt(position, repeat=False)
 
     def knows(self, identity: bytes) -> bool:
         """Tell whether a message with this identity was stored, in the window of repeats or just out of it."""
         return self._repeats.recall(identity) is not None
 
-    def append_later(self, rows: Sequence[Row]) -> None:
+    def append_later(self, entries: Sequence[Entry]) -> None:
         """Store path and trouble events, for which there is room when there is none for signals.
 
         Raises:
             JournalUnavailable: it is failing.
         """
-        self._check()
-        self.rows += rows
-
-    def _check(self) -> None:
         if self.failing:
-            raise JournalUnavailable("the journal was told to fail")
+            raise JournalUnavailable(_FAILING)
+        for entry in entries:
+            self.rows += entry.rows()
 
     def refuse(self, refusal: Refusal) -> bool:
         """Keep what was refused; say whether there was room."""

@@ -19,7 +19,7 @@ from receiver.clock import Clock, to_text
 from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
 from receiver.errors import JournalUnavailable, PolicyError, ReceiverError, StaleTimestamp
-from receiver.journal import Journal, Kind, Lane, Refusal, Row
+from receiver.journal import Entry, Journal, Kind, Lane, Refusal, Row
 from receiver.paths import PathChange, Paths
 from receiver.policy import Verdict
 from receiver.senders import Heard, Notice, Senders
@@ -90,8 +90,10 @@ class Pipeline:
                 self._telemetry.link_tested(route.transport)
                 return replies.ack_link_test(message, key, now_us)
             events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
-            rows = _rows(message, events, account, heard, route, now_us, suspect)
-            receipt = await self._journal.append(rows)  # on disk from here on
+            entry = _entry(message, events, account, heard, route, now_us, suspect)
+            receipt = (await self._journal.append([entry]))[0]  # on disk from here on
+            if isinstance(receipt, JournalUnavailable):
+                raise receipt
         except StaleTimestamp as error:
             return self._refuse_stale(error, message, account, route, now_us)
         except (ProtocolError, PolicyError, JournalUnavailable) as error:
@@ -227,19 +229,20 @@ class Pipeline:
 
     def _store_own(self, kind: Kind, data: dict[str, object], origin: int, now_us: int) -> None:
         body = json.dumps(data).encode()
-        row = Row(kind.value, NORMAL, _TROUBLE_PRIORITY, 0, now_us, None, os.urandom(16), 0, origin, "", "", b"", body)
-        self.own_event(row)
+        event = (NORMAL, _TROUBLE_PRIORITY, 0)
+        entry = Entry(kind.value, os.urandom(16), now_us, None, origin, "", "", b"", body, (event,))
+        self.own_event(entry.rows()[0])
         try:
-            self._journal.append_later([row])
+            self._journal.append_later([entry])
         except JournalUnavailable as error:
             self._telemetry.journal_failed(f"a {kind.name.lower()} event was not stored: {error}")
 
 
-def _rows(
+def _entry(
     message: dc09.Message, events: tuple[payloads.Event, ...], account: Account, heard: Heard, route: Route, now_us: int,
     suspect: bool,
-) -> list[Row]:  # fmt: skip
-    """Return what the journal keeps of a message: one row an event."""
+) -> Entry:  # fmt: skip
+    """Return what the journal keeps of a message, with what was decided of each of its events."""
     envelope = message.envelope
     flags = "" if account.registered else "unregistered"
     if not envelope.encrypted and (account.key is not None or heard.downgraded):
@@ -251,17 +254,15 @@ def _rows(
     raw, body = envelope.frame.raw, message.body if envelope.encrypted else None
     if message.extended:  # the value of a key exchange is not kept
         raw, body = dc09.mask_keys(raw), body and dc09.mask_body(message)
-    rows = []
-    for number, event in enumerate(events):
-        lane = URGENT if event.priority == payloads.URGENT_PRIORITY else NORMAL
-        duress = 1 if event.duress else 0  # plain numbers: SQLite binds them three times as fast as bool and enum
-        rows.append(
-            Row(
-                0, lane, event.priority, duress, now_us, panel_time, identity, number,
-                route.origin, route.peer, flags, raw, body,
-            )
-        )  # fmt: skip
-    return rows
+    told = tuple(
+        [  # plain numbers: they are packed as they are
+            (URGENT if event.priority == payloads.URGENT_PRIORITY else NORMAL, event.priority, 1 if event.duress else 0)
+            for event in events
+        ]
+    )
+    return Entry(
+        Kind.SIGNAL.value, identity, now_us, panel_time, route.origin, route.peer, flags, raw, body, told
+    )  # fmt: skip
 
 
 def repeat_identity(message: dc09.Message) -> bytes:

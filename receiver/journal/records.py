@@ -56,7 +56,7 @@ class Kind(IntEnum):
 
 
 class Row(NamedTuple):
-    """One event to be stored; a signal's ``body`` is its content in clear when it came encrypted, else None.
+    """One stored event; a signal's ``body`` is its content in clear when it came encrypted, else None.
 
     ``identity`` is equal for repeats of one message; ``number`` counts the events of one message from 0. The body of path
     and trouble events is their data as JSON, and ``raw`` is empty.
@@ -75,6 +75,36 @@ class Row(NamedTuple):
     flags: str
     raw: bytes
     body: bytes | None
+
+
+class Entry(NamedTuple):
+    """What the journal keeps of one message: stored once, whatever number of events is in it.
+
+    ``identity`` is 16 bytes, equal for repeats of the message. ``body`` is the content in clear of a signal that came
+    encrypted, else None; that of path and trouble events is their data as JSON, and ``raw`` is empty. ``events`` has the
+    lane, priority and duress (1 or 0) of each event, at least one; event ``n`` has the position of the first plus ``n``.
+    """
+
+    kind: int
+    identity: bytes
+    received_us: int
+    panel_time: int | None
+    origin: int
+    peer: str
+    flags: str
+    raw: bytes
+    body: bytes | None
+    events: tuple[tuple[int, int, int], ...]
+
+    def rows(self) -> list[Row]:
+        """Return the events of the message, one by one, as they are read."""
+        return [
+            Row(
+                self.kind, lane, priority, duress, self.received_us, self.panel_time, self.identity, number, self.origin,
+                self.peer, self.flags, self.raw, self.body,
+            )
+            for number, (lane, priority, duress) in enumerate(self.events)
+        ]  # fmt: skip
 
 
 MOST_ROWS = 100

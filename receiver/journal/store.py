@@ -19,7 +19,7 @@ from receiver.journal.folder import Folder
 from receiver.journal.jobs import Job, deletion, probe
 from receiver.journal.lanes import Lane
 from receiver.journal.opening import open_journal, recall_repeats
-from receiver.journal.records import MOST_ROWS, Origin, Receipt, Refusal, Row
+from receiver.journal.records import MOST_ROWS, Entry, Origin, Receipt, Refusal
 from receiver.journal.repeats import Repeats
 from receiver.journal.writer import Adopted, Batch, Writer
 
@@ -97,34 +97,53 @@ class Journal:
 
     # -- storing --------------------------------------------------------------------------------------------------
 
-    async def append(self, rows: Sequence[Row]) -> Receipt:
-        """Store the events of one message and return its receipt, after the sync; of a repeat, the first receipt.
+    async def append(self, entries: Sequence[Entry]) -> list[Receipt | JournalUnavailable]:
+        """Store messages that arrived together; return for each, in order, its receipt, after the sync.
 
-        Raises:
-            JournalUnavailable: it is not on disk and must not be acknowledged.
+        A repeat gets the first receipt. What is not on disk, and must not be acknowledged, has why not in its place.
         """
-        identity = rows[0].identity
+        found: list[Receipt | JournalUnavailable | tuple[_Group, bool]] = [self._take(entry) for entry in entries]
+        waits = {place[0] for place in found if type(place) is tuple}  # type: ignore[misc]
+        for group in waits:
+            with suppress(JournalUnavailable):
+                await group.done  # type: ignore[union-attr]
+        return [
+            self._outcome(entry, *place) if type(place) is tuple else place  # type: ignore[misc]
+            for entry, place in zip(entries, found, strict=True)
+        ]
+
+    def _take(self, entry: Entry) -> "Receipt | JournalUnavailable | tuple[_Group, bool]":
+        """Put a message into the group, unless it is known; return the group it is in and whether it is a repeat."""
+        identity = entry.identity
         if self._repeats.recall(identity) is not None:
             position = self._repeats.find(identity, self._steady())
             if position is not None:
                 return Receipt(position, repeat=True)
         group, busy = self._group, self._busy
         if busy is not None and identity in busy.identities:  # the same message is on its way to the disk
-            group = busy
-        repeat = identity in group.identities
-        if not repeat:
-            self.check_room(len(rows))
-            group.identities[identity] = len(group.batch.rows)
-            group.batch.rows += rows
-            self._wake_writer()
-        await group.done
-        return Receipt(group.batch.first_position + group.identities[identity], repeat)
+            return busy, True
+        if identity in group.identities:
+            return group, True
+        try:
+            self.check_room(len(entry.events))
+        except JournalUnavailable as error:
+            return error
+        group.identities[identity] = group.batch.events
+        group.batch.add(entry)
+        self._wake_writer()
+        return group, False
+
+    def _outcome(self, entry: Entry, group: _Group, repeat: bool) -> Receipt | JournalUnavailable:
+        error = group.done.exception()
+        if isinstance(error, JournalUnavailable):
+            return error
+        return Receipt(group.batch.first_position + group.identities[entry.identity], repeat)
 
     def knows(self, identity: bytes) -> bool:
         """Tell whether a message with this identity was stored, in the window of repeats or just out of it."""
         return self._repeats.recall(identity) is not None
 
-    def append_later(self, rows: Sequence[Row]) -> None:
+    def append_later(self, entries: Sequence[Entry]) -> None:
         """Store path and trouble events with the next group; nobody waits for them.
 
         They find a little room above the limits, for the event that says a limit was reached, and are kept over a failure.
@@ -132,8 +151,9 @@ class Journal:
         Raises:
             JournalUnavailable: too much is waiting for the disk.
         """
-        self.check_room(len(rows) - _OWN_HELD)
-        self._group.batch.rows += rows
+        self.check_room(len(entries) - _OWN_HELD)
+        for entry in entries:
+            self._group.batch.add(entry)
         self._wake_writer()
 
     def check_room(self, count: int = 1) -> None:
@@ -142,9 +162,9 @@ class Journal:
         Raises:
             JournalUnavailable: too much waits for the disk or for the outputs.
         """
-        if len(self._group.batch.rows) + count > self._settings.max_waiting:
+        if self._group.batch.events + count > self._settings.max_waiting:
             raise JournalUnavailable(f"{self._settings.max_waiting} signals wait for the disk already")
-        if self._backlog + len(self._group.batch.rows) + count > self._settings.max_backlog:
+        if self._backlog + self._group.batch.events + count > self._settings.max_backlog:
             raise JournalUnavailable(
                 f"{self._backlog} signals are not delivered; max_backlog is {self._settings.max_backlog}"
             )
@@ -158,7 +178,7 @@ class Journal:
 
     def _gather(self) -> None:
         """Hand the group over once a turn of the loop brought nothing new, so that what arrives together shares a sync."""
-        count = len(self._group.batch.rows)
+        count = self._group.batch.events
         if self._gathered < count < MOST_ROWS:
             self._gathered = count
             self._loop.call_soon(self._gather)
@@ -203,24 +223,23 @@ class Journal:
 
     def _remember(self, group: _Group) -> None:
         batch = group.batch
-        first, rows = batch.first_position, batch.rows
-        self.on_sync(batch.sync_seconds, len(rows))
+        first = batch.first_position
+        self.on_sync(batch.sync_seconds, batch.events)
         if batch.sync_seconds > self._settings.slow_sync_seconds:
             self.slow_syncs += 1
-        if rows:
+        if batch.entries:
             for identity in group.known:
                 del group.identities[identity]
             positions = {identity: first + number for identity, number in group.identities.items()}
             self._repeats.add(positions, self._steady())
-            self._count([row.lane for row in rows])
+            self._count(batch.urgent, batch.events - batch.urgent)
         if group.known:
             group.identities |= {identity: position - first for identity, position in group.known.items()}
 
-    def _count(self, lanes: list[int]) -> None:
-        """Note that events of these lanes wait for the outputs, and wake them."""
-        urgent = lanes.count(0)
+    def _count(self, urgent: int, normal: int) -> None:
+        """Note that so many events of each lane more wait for the outputs, and wake them."""
         for cursor in self._cursors.values():
-            cursor.waiting += urgent if cursor.lane is Lane.URGENT else len(lanes) - urgent
+            cursor.waiting += urgent if cursor.lane is Lane.URGENT else normal
         for listener in self._listeners:
             listener()
 
@@ -242,8 +261,9 @@ class Journal:
         following.cursors = batch.cursors | following.cursors
         following.spans = batch.spans | following.spans
         following.refusals = (batch.refusals + following.refusals)[-_REFUSALS_HELD:]
-        room = _OWN_HELD - sum([row.kind != 0 for row in following.rows])
-        following.rows += [row for row in batch.rows if row.kind != 0][: max(0, room)]
+        room = _OWN_HELD - sum([entry.kind != 0 for entry in following.entries])
+        for entry in [entry for entry in batch.entries if entry.kind != 0][: max(0, room)]:
+            following.add(entry)
 
     def _adopt(self, adopted: list[Adopted]) -> None:
         """Take in rows that a failed commit left on disk: they are stored, and a repeat of one gets its receipt."""
@@ -251,14 +271,17 @@ class Journal:
             return
         messages = {row.identity: row.position for row in adopted if row.kind == 0 and row.number == 0}
         self._repeats.add(messages, self._steady())
-        self._count([row.lane for row in adopted])
+        urgent = sum(row.lane == Lane.URGENT for row in adopted)
+        self._count(urgent, len(adopted) - urgent)
         group, found = self._group, {row.identity for row in adopted}
         group.known = {identity: messages[identity] for identity in group.identities if identity in messages}
-        group.batch.rows = [row for row in group.batch.rows if row.identity not in found]
+        fresh = [entry for entry in group.batch.entries if entry.identity not in found]
+        group.batch.entries, group.batch.events, group.batch.urgent = [], 0, 0
         group.identities = dict.fromkeys(group.known, 0)
-        for number, row in enumerate(group.batch.rows):
-            if row.kind == 0:
-                group.identities.setdefault(row.identity, number)
+        for entry in fresh:
+            if entry.kind == 0:
+                group.identities.setdefault(entry.identity, group.batch.events)
+            group.batch.add(entry)
         group.batch.jobs.append(probe)  # so that there is something to commit for those who wait
 
     # -- cursors --------------------------------------------------------------------------------------------------

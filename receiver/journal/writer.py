@@ -24,7 +24,7 @@ from receiver.journal.deliveries import SPAN, Span
 from receiver.journal.folder import Folder, Place, mark_damage
 from receiver.journal.jobs import Job, probe
 from receiver.journal.log import check_log
-from receiver.journal.records import KEEP_REFUSAL, MOST_ROWS, Refusal, Row, append_statement
+from receiver.journal.records import KEEP_REFUSAL, MOST_ROWS, Entry, Refusal, Row, append_statement
 
 _LOG_PAGES = 4000  # 16 MB between checkpoints
 _ROOM_FOR_LOGS = 4
@@ -50,7 +50,10 @@ class Batch:
     With ``mend`` the journal is opened anew after a failure, and ``adopted`` is what was found there beyond what was told.
     """
 
-    rows: list[Row] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    events: int = 0
+    """How many are in the entries, and how many of them are urgent."""
+    urgent: int = 0
     cursors: dict[tuple[str, int], int] = field(default_factory=dict)
     spans: dict[tuple[str, int, int], Span] = field(default_factory=dict)
     """These come with cursors, never alone."""
@@ -62,13 +65,21 @@ class Batch:
     adopted: list[Adopted] = field(default_factory=list)
     error: JournalUnavailable | None = None
 
+    def add(self, entry: Entry) -> None:
+        """Take a message in."""
+        self.entries.append(entry)
+        self.events += len(entry.events)
+        for lane, _, _ in entry.events:
+            if lane == 0:
+                self.urgent += 1
+
     @property
     def only_rows(self) -> bool:
         """Whether there is nothing to write but rows."""
-        return bool(self.rows) and not (self.cursors or self.refusals or self.jobs)
+        return bool(self.entries) and not (self.cursors or self.refusals or self.jobs)
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.cursors or self.refusals or self.jobs)
+        return bool(self.entries or self.cursors or self.refusals or self.jobs)
 
 
 def connect(file: Path, create: bool = False) -> sqlite3.Connection:
@@ -191,14 +202,15 @@ class Writer(threading.Thread):
         if self._connection is None:
             raise self._why
         write, first, began = self._connection, self._next_position, clock.monotonic()
-        if batch.only_rows and len(batch.rows) <= MOST_ROWS:
-            _append(write, batch.rows, first)  # a statement on its own is a transaction on its own
+        rows = [row for entry in batch.entries for row in entry.rows()]
+        if batch.only_rows and len(rows) <= MOST_ROWS:
+            _append(write, rows, first)  # a statement on its own is a transaction on its own
             if self._place is None or self._folder.log_place() != self._place[:2]:
                 self._check_place()
         else:
             write.execute("BEGIN IMMEDIATE")
-            for done in range(0, len(batch.rows), MOST_ROWS):
-                _append(write, batch.rows[done : done + MOST_ROWS], first + done)
+            for done in range(0, len(rows), MOST_ROWS):
+                _append(write, rows[done : done + MOST_ROWS], first + done)
             write.executemany(CURSOR, [(output, lane, at) for (output, lane), at in batch.cursors.items()])
             write.executemany(SPAN, batch.spans.values())
             write.executemany(KEEP_REFUSAL, batch.refusals)
@@ -208,9 +220,9 @@ class Writer(threading.Thread):
             self._check_place()
         batch.sync_seconds = clock.monotonic() - began
         batch.first_position = first
-        self._next_position = first + len(batch.rows)
-        if batch.rows:
-            self._last_identity = batch.rows[-1].identity
+        self._next_position = first + batch.events
+        if batch.entries:
+            self._last_identity = batch.entries[-1].identity
 
     def _check_place(self) -> None:
         """Refuse to call stored what went into a file that nobody will find.

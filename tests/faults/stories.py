@@ -16,7 +16,7 @@ from pathlib import Path
 
 from receiver.config import JournalSettings
 from receiver.errors import JournalUnavailable
-from receiver.journal import Cursor, Journal, Lane, Origin, Reader, Receipt, Refusal, Row, writer
+from receiver.journal import Cursor, Entry, Journal, Lane, Origin, Reader, Receipt, Refusal, writer
 from tests.faults.layer import OPEN, SYNC, TRUNCATE, WRITE, Faults
 
 START = 1_790_000_000_000_000
@@ -25,11 +25,19 @@ Told = Callable[[str, int], object]
 """Takes a message's name and the position of its receipt, as soon as there is one."""
 
 
-def rows(name: str, events: int = 1, kind: int = 0) -> list[Row]:
-    """Return the events of a message; the first of several is urgent."""
+def entry(name: str, events: int = 1, kind: int = 0) -> Entry:
+    """Return a message; the first of several events is urgent."""
     lanes = [Lane.NORMAL] if events == 1 else [Lane.URGENT, *[Lane.NORMAL] * (events - 1)]
     raw = name.encode() * 40
-    return [Row(kind, lane, 5, 0, START, None, name.encode(), n, 1, "p", "", raw, None) for n, lane in enumerate(lanes)]
+    return Entry(kind, name.encode(), START, None, 1, "p", "", raw, None, tuple((lane.value, 5, 0) for lane in lanes))
+
+
+async def append(journal: Journal, message: Entry) -> Receipt:
+    """Store one message; raise what is said when it was not stored."""
+    (outcome,) = await journal.append([message])
+    if isinstance(outcome, JournalUnavailable):
+        raise outcome
+    return outcome
 
 
 def opened(folder: Path) -> tuple[Journal, list[Cursor]]:
@@ -74,7 +82,7 @@ async def recovered(journal: Journal) -> None:
 async def refused(journal: Journal, name: str) -> str:
     """Report a message that must get no receipt; return why."""
     try:
-        receipt = await journal.append(rows(name))
+        receipt = await append(journal, entry(name))
     except JournalUnavailable as error:
         return str(error)
     raise AssertionError(f"{name} has the receipt {receipt}")
@@ -89,8 +97,8 @@ async def work(folder: Path, told: Told, faults: Faults) -> None:
         journal, (_, normal) = opened(folder)
         for turn in range(4):
             names = [f"{life}.{turn}.{n}" for n in range(1 + turn % 3)]
-            waiting = [asyncio.ensure_future(journal.append(rows(name, 1 + turn % 2))) for name in (*names, names[0])]
-            journal.append_later(rows(f"own {life}.{turn}", kind=2))
+            waiting = [asyncio.ensure_future(append(journal, entry(name, 1 + turn % 2))) for name in (*names, names[0])]
+            journal.append_later([entry(f"own {life}.{turn}", kind=2)])
             for name, task in zip(names, waiting, strict=False):
                 told(name, (await task).position)
             assert (await waiting[-1]).repeat
@@ -106,8 +114,8 @@ async def work(folder: Path, told: Told, faults: Faults) -> None:
                 faults.fail(SYNC, times=2)
                 await refused(journal, f"failed-{life}")
                 faults.heal()
-                told(f"failed-{life}", (await journal.append(rows(f"failed-{life}"))).position)
-        assert (await journal.append(rows("0.0.0"))).repeat
+                told(f"failed-{life}", (await append(journal, entry(f"failed-{life}"))).position)
+        assert (await append(journal, entry("0.0.0"))).repeat
         await journal.close()
 
 
@@ -168,9 +176,9 @@ def _begin_again(home: Path, acknowledged: dict[str, int]) -> None:
         journal, _ = opened(home)
         assert journal.damage is None, journal.damage
         for name, position in acknowledged.items():
-            assert await journal.append(rows(name)) == (position, True)
+            assert await append(journal, entry(name)) == (position, True)
         for name in ("0.0.0", "0.3.0", "failed-0", "1.1.1", "failed-1", "new"):
-            acknowledged[name] = (await journal.append(rows(name))).position
+            acknowledged[name] = (await append(journal, entry(name))).position
         await journal.close()
 
     asyncio.run(next_life())
@@ -186,7 +194,7 @@ FAILED_SYNCS = [(times, pretend, reader) for times in (1, 2, -1) for pretend in 
 async def a_sync_that_failed(folder: Path, faults: Faults) -> None:
     """The sync fails after the log was written: no receipt; the repeat is stored once, whether the row was found or not."""
     journal, (_, normal) = opened(folder)
-    acknowledged = {"first": (await journal.append(rows("first"))).position}
+    acknowledged = {"first": (await append(journal, entry("first"))).position}
     for number, (times, pretend, with_reader) in enumerate(FAILED_SYNCS):
         reader = Reader(folder) if with_reader else None  # keeps SQLite from emptying its log when the writer closes
         name = f"b{number}"
@@ -194,9 +202,9 @@ async def a_sync_that_failed(folder: Path, faults: Faults) -> None:
         assert "SQLITE_IOERR_FSYNC" in await refused(journal, name)
         assert journal.failure is not None
         faults.heal()
-        again = await journal.append(rows(name))  # the panel repeats
+        again = await append(journal, entry(name))  # the panel repeats
         assert again.position == 2 + number, again
-        assert await journal.append(rows(name)) == (again.position, True)
+        assert await append(journal, entry(name)) == (again.position, True)
         acknowledged[name] = again.position
         assert normal.waiting == 2 + number
         if reader is not None:
@@ -209,7 +217,7 @@ async def a_sync_that_failed(folder: Path, faults: Faults) -> None:
 async def an_adopted_row_is_handed_on(folder: Path, faults: Faults) -> None:
     """Nobody repeats what a failed sync left on disk: it goes to the outputs all the same, and stays known as stored."""
     journal, (_, normal) = opened(folder)
-    await journal.append(rows("a"))
+    await append(journal, entry("a"))
     woken: list[int] = []
     journal.notify(lambda: woken.append(normal.waiting))
     faults.fail(SYNC)
@@ -219,15 +227,15 @@ async def an_adopted_row_is_handed_on(folder: Path, faults: Faults) -> None:
     assert stored(folder) == {"a": [1], "b": [2]}
     assert woken == [2]
     assert normal.waiting == 2
-    assert await journal.append(rows("b")) == (2, True)
-    assert await journal.append(rows("c")) == (3, False)
+    assert await append(journal, entry("b")) == (2, True)
+    assert await append(journal, entry("c")) == (3, False)
     await journal.close()
 
 
 async def a_disk_that_stays_broken(folder: Path, faults: Faults) -> None:
     """As long as any kind of operation fails there is no receipt; when it heals, the same process goes on."""
     journal, _ = opened(folder)
-    acknowledged = {"a": (await journal.append(rows("a"))).position}
+    acknowledged = {"a": (await append(journal, entry("a"))).position}
     breaks = [
         (WRITE, errno.ENOSPC), (WRITE, errno.EIO), (SYNC, errno.EIO), (WRITE | SYNC | OPEN | TRUNCATE, errno.EROFS),
         (SYNC | TRUNCATE, errno.EDQUOT),
@@ -237,11 +245,11 @@ async def a_disk_that_stays_broken(folder: Path, faults: Faults) -> None:
         for attempt in range(3):
             await refused(journal, f"{number}.{attempt}")
             journal.flush()
-        journal.append_later(rows(f"own {number}", kind=2))
+        journal.append_later([entry(f"own {number}", kind=2)])
         faults.heal()
         for attempt in range(3):
             name = f"{number}.{attempt}"
-            acknowledged[name] = (await journal.append(rows(name))).position
+            acknowledged[name] = (await append(journal, entry(name))).position
     await journal.close()
     check(folder, acknowledged)
     assert [len(stored(folder)[f"own {number}"]) for number in range(len(breaks))] == [1] * len(breaks)
@@ -253,7 +261,7 @@ async def a_write_that_is_cut_short(folder: Path, faults: Faults) -> None:
     faults.fail(WRITE, errno.ENOSPC, half=1)
     await refused(journal, "a")
     faults.heal()
-    acknowledged = {name: (await journal.append(rows(name))).position for name in ("a", "b")}
+    acknowledged = {name: (await append(journal, entry(name))).position for name in ("a", "b")}
     await journal.close()
     check(folder, acknowledged)
 
@@ -261,9 +269,9 @@ async def a_write_that_is_cut_short(folder: Path, faults: Faults) -> None:
 async def a_slow_disk(folder: Path, faults: Faults) -> None:
     """While a sync takes its time the loop turns, panels wait, and get their receipts."""
     journal, _ = opened(folder)
-    await journal.append(rows("a"))
+    await append(journal, entry("a"))
     faults.set(delay_us=400_000, delay=SYNC)
-    task = asyncio.ensure_future(journal.append(rows("b")))
+    task = asyncio.ensure_future(append(journal, entry("b")))
     turns, busiest = 0, 0.0
     while not task.done():
         await asyncio.sleep(0.01)
@@ -294,7 +302,7 @@ async def anything_at_random(folder: Path, faults: Faults) -> None:
                 faults.heal()
             fresh = [f"{life}.{turn}.{n}" for n in range(chance.randrange(4))]
             names = [*unanswered[:3], *fresh, *chance.sample(sorted(acknowledged), min(2, len(acknowledged)))]
-            tasks = [(name, asyncio.ensure_future(journal.append(rows(name)))) for name in names]
+            tasks = [(name, asyncio.ensure_future(append(journal, entry(name)))) for name in names]
             if chance.random() < 0.3:
                 journal.flush()
             await asyncio.wait([task for _, task in tasks]) if tasks else await asyncio.sleep(0)
@@ -304,7 +312,7 @@ async def anything_at_random(folder: Path, faults: Faults) -> None:
                     _take(acknowledged, unanswered, name, task.result())
         faults.heal()
         for name in list(unanswered):
-            _take(acknowledged, unanswered, name, await journal.append(rows(name)))
+            _take(acknowledged, unanswered, name, await append(journal, entry(name)))
         check(folder, acknowledged)
         if reader is not None:
             reader.close()

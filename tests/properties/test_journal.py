@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from receiver.config import JournalSettings
 from receiver.errors import JournalUnavailable
-from receiver.journal import Journal, Lane, Origin, Reader, Receipt, Row, writer
+from receiver.journal import Entry, Journal, Lane, Origin, Reader, Receipt, writer
 
 START = 1_790_000_000_000_000
 ORIGIN = Origin("1", "1", "main", "tcp")
@@ -61,8 +61,14 @@ class JournalMachine(RuleBasedStateMachine):
     def report(self, name: int, events: int) -> None:
         """A panel reports; some report the same message again."""
         identity = b"message %d" % name
-        rows = [Row(0, 1, 5, 0, START, None, identity, n, 1, "p", "", b"raw", None) for n in range(events)]
-        self.waiting.append((identity, self.loop.create_task(self.journal.append(rows))))
+        entry = Entry(0, identity, START, None, 1, "p", "", b"raw", None, ((1, 5, 0),) * events)
+        self.waiting.append((identity, self.loop.create_task(self._append(entry))))
+
+    async def _append(self, entry: Entry) -> Receipt:
+        (outcome,) = await self.journal.append([entry])
+        if isinstance(outcome, JournalUnavailable):
+            raise outcome
+        return outcome
 
     @rule(turns=st.integers(1, 4))
     def go_on(self, turns: int) -> None:

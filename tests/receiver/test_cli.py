@@ -12,7 +12,7 @@ from protocols import dc09
 from receiver import clock
 from receiver.cli import main
 from receiver.config import JournalSettings
-from receiver.journal import Journal, Kind, Origin, Refusal, Row
+from receiver.journal import Entry, Journal, Kind, Origin, Refusal
 from receiver.pipeline import repeat_identity
 
 SECRET = "00112233445566778899AABBCCDDEEFF"
@@ -135,9 +135,9 @@ def _fill(folder: Path) -> None:
     async def story() -> None:
         journal = Journal(folder, JournalSettings(), [Origin("1", "2", "main", "tcp")])
         journal.refuse(Refusal(now, "bad-crc", "the CRC does not fit", "9", "main", "tcp", "127.0.0.1:9", b"\n\x1b[31m\xff"))
-        await journal.append([Row(0, 0, 1, 1, now, None, identity, 0, 1, "127.0.0.1:1", "unregistered", DURESS, None)])
-        await journal.append([Row(Kind.TROUBLE.value, 1, 5, 0, now, None, b"t" * 16, 0, 1, "", "", b"", trouble)])
-        await journal.append([Row(Kind.PATH.value, 1, 5, 0, now, None, b"p" * 16, 0, 1, "", "", b"", path)])
+        await journal.append([Entry(0, identity, now, None, 1, "127.0.0.1:1", "unregistered", DURESS, None, ((0, 1, 1),))])
+        await journal.append([Entry(Kind.TROUBLE.value, b"t" * 16, now, None, 1, "", "", b"", trouble, ((1, 5, 0),))])
+        await journal.append([Entry(Kind.PATH.value, b"p" * 16, now, None, 1, "", "", b"", path, ((1, 5, 0),))])
         await journal.close()
 
     asyncio.run(story())
@@ -205,7 +205,7 @@ def test_bytes_of_the_wire_cannot_reach_the_terminal(config: Path, tmp_path: Pat
 
     async def story() -> None:
         journal = Journal(tmp_path / "data", JournalSettings(), [Origin("1", "1", "main", "tcp")])
-        await journal.append([Row(0, 0, 1, 1, clock.now_us(), None, b"x" * 16, 0, 1, "127.0.0.1:1", "", raw, None)])
+        await journal.append([Entry(0, b"x" * 16, clock.now_us(), None, 1, "127.0.0.1:1", "", raw, None, ((0, 1, 1),))])
         await journal.close()
 
     asyncio.run(story())

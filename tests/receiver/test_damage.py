@@ -17,7 +17,7 @@ import pytest
 from receiver import journal as package
 from receiver.config import JournalSettings
 from receiver.errors import JournalUnavailable
-from receiver.journal import Journal, Lane, Origin, Reader, Receipt, Row, check_whole, marked_damage, salvage
+from receiver.journal import Entry, Journal, Lane, Origin, Reader, Receipt, check_whole, marked_damage, salvage
 from receiver.journal.log import Log, checksum, log_of, lost_groups
 from receiver.journal.pages import rows_of
 from receiver.journal.salvage import Damage
@@ -27,9 +27,9 @@ START = 1_790_000_000_000_000
 COUNT, PAGE = 400, 4096
 
 
-def rows(number: int, lane: Lane = Lane.NORMAL) -> list[Row]:
-    identity = b"message %d" % number
-    return [Row(0, lane.value, 5, 0, START, None, identity, 0, 1, "127.0.0.1:1", "", b"raw %d " % number * 20, None)]
+def message(number: int, lane: Lane = Lane.NORMAL) -> list[Entry]:
+    identity, events = b"message %d" % number, ((lane.value, 5, 0),)
+    return [Entry(0, identity, START, None, 1, "127.0.0.1:1", "", b"raw %d " % number * 20, None, events)]
 
 
 @lru_cache
@@ -54,7 +54,7 @@ def _fill(folder: Path, alone: bool) -> None:
         cursor = journal.cursor("out", Lane.NORMAL)
         if alone:
             for number in range(1, 31):
-                await journal.append(rows(number))
+                await journal.append(message(number))
             copy = folder.with_name("lost")
             copy.mkdir()
             for name in ("journal.sqlite", "journal.sqlite-wal"):
@@ -62,7 +62,7 @@ def _fill(folder: Path, alone: bool) -> None:
         else:
             async with asyncio.TaskGroup() as group:
                 for number in range(1, COUNT + 1):
-                    group.create_task(journal.append(rows(number, Lane.URGENT if number % 50 == 0 else Lane.NORMAL)))
+                    group.create_task(journal.append(message(number, Lane.URGENT if number % 50 == 0 else Lane.NORMAL)))
             cursor.advance(COUNT // 2, COUNT // 2)
             journal.save(cursor)
         await journal.close()
@@ -76,7 +76,8 @@ def start(folder: Path) -> tuple[Damage | None, int, Receipt]:
     async def run() -> tuple[Damage | None, int, Receipt]:
         journal = Journal(folder, JournalSettings(), [ORIGIN], lambda: START)
         cursor = journal.cursor("out", Lane.NORMAL)
-        receipt = await journal.append(rows(9999))
+        (receipt,) = await journal.append(message(9999))
+        assert isinstance(receipt, Receipt)
         damage, place = journal.damage, cursor.position
         await journal.close()
         return damage, place, receipt
@@ -184,7 +185,7 @@ def test_a_long_row_is_read_from_its_chain_of_pages(tmp_path: Path) -> None:
     async def run() -> None:
         journal = Journal(tmp_path, JournalSettings(), [ORIGIN], lambda: START)
         for number in (1, 2, 3):
-            await journal.append([rows(number)[0]._replace(raw=raw, panel_time=-5, body="é".encode(), flags="é")])
+            await journal.append([message(number)[0]._replace(raw=raw, panel_time=-5, body="é".encode(), flags="é")])
         await journal.close()
 
     asyncio.run(run())
@@ -195,7 +196,7 @@ def test_a_long_row_is_read_from_its_chain_of_pages(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     first = next(iter(reader.all()))
     reader.close()
-    assert first.row == rows(1)[0]._replace(raw=raw, panel_time=-5, body="é".encode(), flags="é")
+    assert first.row == message(1)[0]._replace(raw=raw, panel_time=-5, body="é".encode(), flags="é").rows()[0]
 
 
 def test_a_row_whose_origin_was_lost_is_read_all_the_same(tmp_path: Path) -> None:

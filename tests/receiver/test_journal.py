@@ -13,7 +13,7 @@ import pytest
 from receiver import clock
 from receiver.config import JournalSettings
 from receiver.errors import ConfigError, JournalUnavailable
-from receiver.journal import Journal, Lane, Origin, Reader, Refusal, Row
+from receiver.journal import Entry, Journal, Lane, Origin, Reader, Receipt, Refusal
 from receiver.journal.repeats import Repeats
 
 T = TypeVar("T")
@@ -22,8 +22,17 @@ START = 1_790_000_000_000_000
 SECOND = clock.SECOND_US
 
 
-def row(identity: bytes, number: int = 0, lane: Lane = Lane.NORMAL, when: int = START, kind: int = 0) -> Row:
-    return Row(kind, lane.value, 5, 0, when, None, identity, number, 1, "127.0.0.1:1", "", b"raw " + identity, None)
+def entry(identity: bytes, *lanes: Lane, when: int = START, kind: int = 0) -> Entry:
+    events = tuple((lane.value, 5, 0) for lane in lanes or [Lane.NORMAL])
+    return Entry(kind, identity, when, None, 1, "127.0.0.1:1", "", b"raw " + identity, None, events)
+
+
+async def append(journal: Journal, message: Entry) -> Receipt:
+    """Store one message; raise what is said when it was not stored."""
+    (outcome,) = await journal.append([message])
+    if isinstance(outcome, JournalUnavailable):
+        raise outcome
+    return outcome
 
 
 def with_journal(
@@ -51,7 +60,7 @@ def positions(folder: Path) -> list[tuple[int, bytes]]:
 
 def test_a_receipt_is_given_when_the_row_is_on_disk(tmp_path: Path) -> None:
     async def story(journal: Journal) -> None:
-        receipt = await journal.append([row(b"a")])
+        receipt = await append(journal, entry(b"a"))
         assert (receipt.position, receipt.repeat) == (1, False)
         assert positions(tmp_path) == [(1, b"a")]
 
@@ -64,7 +73,7 @@ def test_messages_that_arrive_together_share_a_commit(tmp_path: Path) -> None:
     async def story(journal: Journal) -> None:
         journal.on_sync = lambda _seconds, rows: syncs.append(rows)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(journal.append([row(b"%d" % n)])) for n in range(250)]
+            tasks = [group.create_task(append(journal, entry(b"%d" % n))) for n in range(250)]
         assert [task.result().position for task in tasks] == list(range(1, 251))
 
     with_journal(tmp_path, story)
@@ -74,9 +83,9 @@ def test_messages_that_arrive_together_share_a_commit(tmp_path: Path) -> None:
 
 def test_the_events_of_one_message_stand_together(tmp_path: Path) -> None:
     async def story(journal: Journal) -> None:
-        assert (await journal.append([row(b"a"), row(b"a", 1, Lane.URGENT)])).position == 1
-        assert (await journal.append([row(b"b")])).position == 3
-        assert (await journal.append([row(b"a")])) == (1, True)
+        assert (await append(journal, entry(b"a", Lane.NORMAL, Lane.URGENT))).position == 1
+        assert (await append(journal, entry(b"b"))).position == 3
+        assert (await append(journal, entry(b"a"))) == (1, True)
 
     with_journal(tmp_path, story)
     assert positions(tmp_path) == [(1, b"a"), (2, b"a"), (3, b"b")]
@@ -85,17 +94,17 @@ def test_the_events_of_one_message_stand_together(tmp_path: Path) -> None:
 def test_a_repeat_gets_the_first_receipt_in_flight_on_disk_and_after_a_restart(tmp_path: Path) -> None:
     async def first(journal: Journal) -> None:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(journal.append([row(b"a")])) for _ in range(3)]
+            tasks = [group.create_task(append(journal, entry(b"a"))) for _ in range(3)]
         assert [task.result() for task in tasks] == [(1, False), (1, True), (1, True)]
-        assert await journal.append([row(b"a")]) == (1, True)
+        assert await append(journal, entry(b"a")) == (1, True)
 
     steady = [7 * SECOND]
 
     async def second(journal: Journal) -> None:
         steady[0] += 590 * SECOND
-        assert await journal.append([row(b"a")]) == (1, True)
+        assert await append(journal, entry(b"a")) == (1, True)
         steady[0] += 12 * SECOND
-        assert await journal.append([row(b"a")]) == (2, False)
+        assert await append(journal, entry(b"a")) == (2, False)
 
     with_journal(tmp_path, first)
     with_journal(tmp_path, second, now_us=START + 5 * SECOND, steady_us=lambda: steady[0])
@@ -107,34 +116,34 @@ def test_a_jump_of_the_wall_clock_neither_forgets_nor_keeps_a_repeat(tmp_path: P
     steady = [0]
 
     async def story(journal: Journal) -> None:
-        assert await journal.append([row(b"a")]) == (1, False)
-        assert await journal.append([row(b"b", when=START + jump_seconds * SECOND)]) == (2, False)
-        assert await journal.append([row(b"a", when=START + jump_seconds * SECOND)]) == (1, True)
+        assert await append(journal, entry(b"a")) == (1, False)
+        assert await append(journal, entry(b"b", when=START + jump_seconds * SECOND)) == (2, False)
+        assert await append(journal, entry(b"a", when=START + jump_seconds * SECOND)) == (1, True)
         steady[0] = 602 * SECOND
-        assert await journal.append([row(b"a", when=START + jump_seconds * SECOND)]) == (3, False)
+        assert await append(journal, entry(b"a", when=START + jump_seconds * SECOND)) == (3, False)
 
     with_journal(tmp_path, story, steady_us=lambda: steady[0])
 
 
 def test_what_bears_a_later_time_than_ours_is_remembered_after_a_restart(tmp_path: Path) -> None:
-    async def append(journal: Journal) -> bool:
-        return (await journal.append([row(b"a", when=START)])).repeat
+    async def again(journal: Journal) -> bool:
+        return (await append(journal, entry(b"a", when=START))).repeat
 
-    assert with_journal(tmp_path, append) is False
-    assert with_journal(tmp_path, append, now_us=START - 86400 * SECOND) is True
+    assert with_journal(tmp_path, again) is False
+    assert with_journal(tmp_path, again, now_us=START - 86400 * SECOND) is True
 
 
 def test_a_restart_outside_the_window_forgets(tmp_path: Path) -> None:
-    async def append(journal: Journal) -> bool:
-        return (await journal.append([row(b"a")])).repeat
+    async def again(journal: Journal) -> bool:
+        return (await append(journal, entry(b"a"))).repeat
 
-    assert with_journal(tmp_path, append) is False
-    assert with_journal(tmp_path, append, now_us=START + 601 * SECOND) is False
+    assert with_journal(tmp_path, again) is False
+    assert with_journal(tmp_path, again, now_us=START + 601 * SECOND) is False
 
 
 def test_one_who_gives_up_waiting_takes_nothing_from_the_others(tmp_path: Path) -> None:
     async def story(journal: Journal) -> None:
-        tasks = [asyncio.ensure_future(journal.append([row(b"%d" % n)])) for n in range(3)]
+        tasks = [asyncio.ensure_future(append(journal, entry(b"%d" % n))) for n in range(3)]
         await asyncio.sleep(0)
         tasks[1].cancel()
         done, _ = await asyncio.wait(tasks)
@@ -148,7 +157,7 @@ def test_one_who_gives_up_waiting_takes_nothing_from_the_others(tmp_path: Path) 
 
 def test_too_much_waiting_for_the_disk_is_refused(tmp_path: Path) -> None:
     async def story(journal: Journal) -> None:
-        tasks = [asyncio.ensure_future(journal.append([row(b"%d" % n)])) for n in range(6)]
+        tasks = [asyncio.ensure_future(append(journal, entry(b"%d" % n))) for n in range(6)]
         done, _ = await asyncio.wait(tasks)
         assert sum(isinstance(task.exception(), JournalUnavailable) for task in done) == 1
 
@@ -160,13 +169,13 @@ def test_a_backlog_withholds_receipts_until_the_output_comes_back(tmp_path: Path
     async def story(journal: Journal) -> None:
         cursor = journal.cursor("out", Lane.NORMAL)
         for n in range(3):
-            await journal.append([row(b"%d" % n)])
+            await append(journal, entry(b"%d" % n))
         with pytest.raises(JournalUnavailable, match="max_backlog is 3"):
-            await journal.append([row(b"x")])
+            await append(journal, entry(b"x"))
         cursor.advance(3, 3)
         journal.save(cursor)
         assert await _room(journal)
-        assert (await journal.append([row(b"x")])).position == 4
+        assert (await append(journal, entry(b"x"))).position == 4
 
     with_journal(tmp_path, story, JournalSettings(max_backlog=3))
 
@@ -192,12 +201,12 @@ async def _recovered(journal: Journal) -> bool:
 
 def test_a_failing_commit_gives_no_receipt_stores_nothing_and_recovers(tmp_path: Path) -> None:
     async def story(journal: Journal) -> None:
-        await journal.append([row(b"a")])
+        await append(journal, entry(b"a"))
         other = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
         other.execute("CREATE TRIGGER no BEFORE INSERT ON signals BEGIN SELECT RAISE(ABORT, 'no more'); END")
         journal.refuse(Refusal(START, "bad-crc", "text", None, "main", "tcp", "peer", b"kept over the failure"))
         with pytest.raises(JournalUnavailable, match="no more"):
-            await journal.append([row(b"b")])
+            await append(journal, entry(b"b"))
         failure = journal.failure
         assert failure is not None
         for _ in range(2000):
@@ -207,7 +216,7 @@ def test_a_failing_commit_gives_no_receipt_stores_nothing_and_recovers(tmp_path:
         other.close()
         journal.flush()
         assert await _recovered(journal)
-        receipt = await journal.append([row(b"b")])
+        receipt = await append(journal, entry(b"b"))
         assert receipt == (2, False)
 
     with_journal(tmp_path, story)
@@ -221,7 +230,7 @@ def test_cursors_and_their_backlog_survive_a_restart(tmp_path: Path) -> None:
     async def first(journal: Journal) -> None:
         cursor = journal.cursor("out", Lane.NORMAL)
         for n in range(5):
-            await journal.append([row(b"%d" % n, lane=Lane.NORMAL if n else Lane.URGENT)])
+            await append(journal, entry(b"%d" % n, Lane.NORMAL if n else Lane.URGENT))
         assert cursor.waiting == 4
         cursor.advance(3, 2)
         journal.save(cursor)
@@ -237,7 +246,7 @@ def test_cursors_and_their_backlog_survive_a_restart(tmp_path: Path) -> None:
 def test_a_lane_is_read_in_order_after_a_position(tmp_path: Path) -> None:
     async def story(journal: Journal) -> None:
         for n in range(10):
-            await journal.append([row(b"%d" % n, lane=Lane.URGENT if n % 3 == 0 else Lane.NORMAL)])
+            await append(journal, entry(b"%d" % n, Lane.URGENT if n % 3 == 0 else Lane.NORMAL))
 
     with_journal(tmp_path, story)
     reader = Reader(tmp_path)
@@ -256,9 +265,9 @@ def test_refusals_are_kept_and_bounded(tmp_path: Path) -> None:
             kept = journal.refuse(Refusal(START + n, "bad-crc", "text", None, "main", "tcp", "peer", b"%d" % n))
             assert kept is (n < 1000)
         journal.flush()
-        await journal.append([row(b"a")])
+        await append(journal, entry(b"a"))
         journal.tidy()
-        await journal.append([row(b"b")])
+        await append(journal, entry(b"b"))
 
     with_journal(tmp_path, story, JournalSettings(refusals_kept=10))
     reader = Reader(tmp_path)
@@ -272,11 +281,11 @@ def test_retention_deletes_what_is_old_and_delivered_and_never_the_newest(tmp_pa
     async def story(journal: Journal) -> None:
         cursor = journal.cursor("out", Lane.NORMAL)
         for n in range(6):
-            await journal.append([row(b"%d" % n, when=START - (100 if n < 4 else 1) * day)])
+            await append(journal, entry(b"%d" % n, when=START - (100 if n < 4 else 1) * day))
         cursor.advance(3, 3)
         journal.save(cursor)
         journal.tidy()
-        await journal.append([row(b"last")])
+        await append(journal, entry(b"last"))
 
     with_journal(tmp_path, story)
     assert [position for position, _ in positions(tmp_path)] == [4, 5, 6, 7]
@@ -286,11 +295,11 @@ def test_nothing_is_deleted_for_its_age_while_our_clock_is_in_doubt(tmp_path: Pa
     async def story(journal: Journal) -> None:
         cursor = journal.cursor("out", Lane.NORMAL)
         for n in range(6):
-            await journal.append([row(b"%d" % n)])
+            await append(journal, entry(b"%d" % n))
         cursor.advance(6, 6)
         journal.save(cursor)
         journal.tidy(keep_old=True)
-        await journal.append([row(b"last")])
+        await append(journal, entry(b"last"))
 
     with_journal(tmp_path, story, now_us=START + 365 * 86400 * SECOND)
     assert len(positions(tmp_path)) == 7
@@ -328,7 +337,7 @@ def test_a_damaged_file_is_reported(tmp_path: Path) -> None:
     async def story(journal: Journal) -> None:
         async with asyncio.TaskGroup() as group:
             for n in range(2000):
-                group.create_task(journal.append([row(b"%d" % n)]))
+                group.create_task(append(journal, entry(b"%d" % n)))
 
     with_journal(tmp_path, story)
     file = tmp_path / "journal.sqlite"

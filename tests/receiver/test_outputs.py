@@ -17,7 +17,7 @@ from receiver.cli import main
 from receiver.config import JournalSettings, JsonlSettings, OutputSettings
 from receiver.errors import ConfigError, DeliveryError, EventRefused
 from receiver.events import OutEvent, render
-from receiver.journal import Journal, Lane, Origin, Reader, Row, Stored
+from receiver.journal import Entry, Journal, Lane, Origin, Reader, Row, Stored
 from receiver.outputs import Forwarder, Surroundings, orders, templates
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
@@ -26,11 +26,14 @@ ORIGIN = Origin("1", "1", "main", "tcp")
 
 
 def row(number: int, urgent: bool = False, account: str = "1234") -> Row:
+    return entry(number, urgent, account).rows()[0]
+
+
+def entry(number: int, urgent: bool = False, account: str = "1234") -> Entry:
     raw = dc09.encode("ADM-CID", f"{number:04d}", dc09.Address(None, "0", account), b"#1234|1130 01 001")
     lane, priority = (0, 1) if urgent else (1, 3)
-    return Row(
-        0, lane, priority, int(urgent), 1_790_000_000_000_000, None, f"{number:016d}".encode(), 0, 1, "", "", raw, None
-    )
+    identity = f"{number:016d}".encode()
+    return Entry(0, identity, 1_790_000_000_000_000, None, 1, "", "", raw, None, ((lane, priority, int(urgent)),))
 
 
 class Target:
@@ -98,7 +101,7 @@ class Stage:
     async def store(self, count: int, urgent: bool = False) -> None:
         first = self.journal.cursor("other", Lane.NORMAL).waiting + self.journal.cursor("other", Lane.URGENT).waiting
         for number in range(count):
-            await self.journal.append([row(first * 7919 + number + 1, urgent)])
+            await self.journal.append([entry(first * 7919 + number + 1, urgent)])
 
 
 def test_what_was_taken_before_a_failure_does_not_come_again(tmp_path: Path) -> None:
@@ -123,7 +126,7 @@ def test_after_a_failure_batches_are_small_and_what_is_urgent_goes_first(tmp_pat
         running = asyncio.ensure_future(stage.forward(lambda: len(stage.target.taken) == 41))
         while len(stage.target.sizes) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-        await stage.journal.append([row(9999, urgent=True)])
+        await stage.journal.append([entry(9999, urgent=True)])
         await running
         assert stage.target.sizes[:2] == [40, 20]
         assert stage.target.numbers()[0] == 41
@@ -191,7 +194,7 @@ def test_spans_say_when_each_event_was_sent_and_confirmed(tmp_path: Path) -> Non
         await stage.store(5)
         await stage.store(2, urgent=True)
         await stage.forward(lambda: len(stage.target.taken) == 7)
-        await stage.journal.append([row(5000)])  # with it the last cursors reach the disk
+        await stage.journal.append([entry(5000)])  # with it the last cursors reach the disk
         for stored in stage.reader.last(8)[:-1]:
             span = stage.reader.span("bus", stored)
             assert span is not None

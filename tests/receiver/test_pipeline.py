@@ -14,7 +14,7 @@ from receiver.accounts import Account, Accounts
 from receiver.clock import SECOND_US
 from receiver.config import ClockSettings
 from receiver.errors import JournalUnavailable, ReceiverError
-from receiver.journal import Kind, Receipt, Refusal, Row
+from receiver.journal import Entry, Kind, Receipt, Refusal, Row
 from receiver.pipeline import Pipeline, Route, repeat_identity
 from receiver.telemetry import Telemetry
 
@@ -32,22 +32,25 @@ class FakeJournal:
         self.refusals: list[Refusal] = []
         self.failing = False
 
-    async def append(self, rows: list[Row]) -> Receipt:
+    async def append(self, entries: list[Entry]) -> list[Receipt | JournalUnavailable]:
+        return [self._append(entry) for entry in entries]
+
+    def _append(self, entry: Entry) -> Receipt | JournalUnavailable:
         if self.failing:
-            raise JournalUnavailable("no room")
+            return JournalUnavailable("no room")
         for number, row in enumerate(self.rows, 1):
-            if row.identity == rows[0].identity:
+            if row.identity == entry.identity:
                 return Receipt(number, repeat=True)
-        self.rows += rows
+        self.rows += entry.rows()
         return Receipt(len(self.rows), repeat=False)
 
     def knows(self, identity: bytes) -> bool:
         return any(row.identity == identity for row in self.rows)
 
-    def append_later(self, rows: list[Row]) -> None:
+    def append_later(self, entries: list[Entry]) -> None:
         if self.failing:
             raise JournalUnavailable("no room")
-        self.later += rows
+        self.later += [row for entry in entries for row in entry.rows()]
 
     def refuse(self, refusal: Refusal) -> bool:
         self.refusals.append(refusal)
