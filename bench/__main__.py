@@ -55,11 +55,11 @@ def _free_port() -> int:
 
 
 def _pin(core: int) -> None:
-    if (os.cpu_count() or 1) > 1:
+    if (os.cpu_count() or 1) > 1 and not os.environ.get("BENCH_CORES"):
         os.sched_setaffinity(0, {core})
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Return user and system time of a process so far."""
     columns = Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()
     return (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
@@ -94,7 +94,7 @@ def echo() -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def receiver(key: str, output: bool) -> Iterator[tuple[int, int]]:
+def receiver(key: str, output: bool, workers: int = 1) -> Iterator[tuple[int, int]]:
     """Run the receiver on a fresh journal; give its port and process id."""
     with tempfile.TemporaryDirectory(prefix="dc09-bench-", dir=os.environ.get("BENCH_DIR")) as name:
         folder, port, http = Path(name), _free_port(), _free_port()
@@ -102,7 +102,7 @@ def receiver(key: str, output: bool) -> Iterator[tuple[int, int]]:
         (folder / "accounts.csv").write_text("account,name,key\n" + rows, "utf-8")
         outputs = f'[[outputs]]\nname = "events"\ntype = "jsonl"\npath = "{folder}/events.jsonl"\n' if output else ""
         (folder / "receiver.toml").write_text(
-            f'[receiver]\ndata_dir = "data"\n[[listeners]]\nhost = "127.0.0.1"\nport = {port}\n[log]\nlevel = "error"\n'
+            f'[receiver]\ndata_dir = "data"\nworkers = {workers}\n[[listeners]]\nhost = "127.0.0.1"\nport = {port}\n[log]\nlevel = "error"\n'
             f'[accounts]\nfile = "accounts.csv"\n[clock]\nbehind_seconds = 600\n[http]\nport = {http}\n{outputs}', "utf-8",
         )  # fmt: skip
 
@@ -120,7 +120,7 @@ def receiver(key: str, output: bool) -> Iterator[tuple[int, int]]:
 
 def generate(port: int, pid: int, **order: Any) -> dict[str, Any]:
     """Run the generator against a server and add the server's CPU time for each message."""
-    before = _cpu_seconds(pid)
+    before = cpu_seconds(pid)
     order = {"port": port, "connections": 50, "seconds": 2.0, "frames": 6000, "key": "", "echo": False, **order}
     done = subprocess.run(
         [sys.executable, "-m", "bench.generator"], input=json.dumps(order), capture_output=True, text=True, check=True,
@@ -130,7 +130,7 @@ def generate(port: int, pid: int, **order: Any) -> dict[str, Any]:
     if told.get("wrong"):
         raise RuntimeError(f"{told['wrong']} replies were no ACK")
     told["rate"] = told["done"] / told["seconds"]
-    told["cpu_us"] = (_cpu_seconds(pid) - before) / max(1, told["done"]) * 1e6
+    told["cpu_us"] = (cpu_seconds(pid) - before) / max(1, told["done"]) * 1e6
     return told
 
 

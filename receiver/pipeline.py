@@ -64,6 +64,7 @@ class Pipeline:
         self.steady = steady or clock
         self._watch = watch
         self.own_event: Callable[[Row], None] = lambda _row: None  # sees path and trouble events before they are stored
+        self.raise_trouble: Callable[[Trouble, int, int], None] = self._raise_trouble  # a worker hands its own to worker 0
 
     async def handle(self, frame: dc09.Frame, route: Route) -> bytes | None:
         """Return the reply to one frame, or None when the right answer is silence."""
@@ -169,9 +170,7 @@ class Pipeline:
         """Refuse a stale stamp, and tell of a recording played back where that can be told from a wrong clock."""
         envelope = message.envelope
         known = self._journal.knows(repeat_identity(message))
-        notice = self.senders.refused_as_stale(
-            message, account, envelope.frame.raw, route.peer, known, now_us, self.steady()
-        )
+        notice = self.senders.refused_as_stale(message, account, envelope.frame.raw, route, known, now_us, self.steady())
         if notice is not None:
             self._notice((notice,), envelope, route, now_us)
         return self._refuse(error, envelope.frame.raw, envelope, route, now_us)
@@ -207,7 +206,7 @@ class Pipeline:
         )
         self.raise_trouble(Trouble("clock-suspect", text, now_us), route.origin, now_us)
 
-    def raise_trouble(self, trouble: Trouble, origin: int, now_us: int) -> None:
+    def _raise_trouble(self, trouble: Trouble, origin: int, now_us: int) -> None:
         """Tell an operator, unless the like was told within the minute; then it is counted."""
         now_told = self.troubles.add(trouble, self.steady())
         if now_told is not None:

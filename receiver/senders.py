@@ -257,7 +257,7 @@ class Senders:
         )
 
     def refused_as_stale(
-        self, message: dc09.Message, account: Account, raw: bytes, peer: str, known: bool, wall_us: int, now_us: int
+        self, message: dc09.Message, account: Account, raw: bytes, way: Way, known: bool, wall_us: int, now_us: int
     ) -> Notice | None:
         """Tell a recording from a wrong clock where that can be told now; else keep it in mind until the next good stamp.
 
@@ -281,7 +281,7 @@ class Senders:
                 f"account {name}: sequence {message.envelope.sequence} came with a time stamp {late} s old, while the "
                 "account's clock is right: a recording played back, or a message the panel has given up"
             )
-            sender.suspect = (message.data, now_us, Notice("replayed", text, peer, raw))
+            sender.suspect = (message.data, now_us, Notice("replayed", text, way.peer, raw))
         return None
 
     def why_unopened(self, name: str, account: Account, key: dc09.Key | None) -> str | None:

@@ -13,10 +13,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from protocols.dc09 import Key
-from protocols.errors import KeyFormatError
-from receiver import __version__, accounts, clock, config, outputs
-from receiver.accounts import Accounts
+from receiver import __version__, clock, config, outputs
+from receiver.accounts import load_accounts
 from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
 from receiver.errors import ConfigError
@@ -40,6 +38,8 @@ from receiver.pipeline import Pipeline
 from receiver.succession import Succession
 from receiver.telemetry import Labelled, Telemetry
 from receiver.troubles import REASONS, Trouble
+from receiver.workers import Crew
+from receiver.workers.worker import share_of
 
 _DRAIN_SECONDS = 6.0
 _TIDY_SECONDS = 10.0
@@ -48,21 +48,6 @@ _PART_SECONDS = 1.0
 LAST_SECONDS = 9.0
 """From being asked to stop to the end, whatever hangs: everything acknowledged is on disk, and 10 s are promised."""
 _SWITCH_SECONDS = 0.001  # the journal's thread waits so long for the interpreter, several times a commit, in a flood
-
-
-def load_accounts(settings: Settings) -> Accounts:
-    """Read the account register that the settings name.
-
-    Raises:
-        ConfigError: with every mistake found.
-    """
-    default_key = None
-    if settings.accounts.default_key:
-        try:
-            default_key = Key.parse(settings.accounts.default_key.text)
-        except KeyFormatError as error:
-            raise ConfigError(f"[accounts] default_key: {error}") from None
-    return accounts.load(settings.accounts.file, default_key, settings.accounts.unknown)
 
 
 class Service:
@@ -80,11 +65,12 @@ class Service:
         self._telemetry = Telemetry()
         self._stop = asyncio.Event()
         self.when_stopping: Callable[[], None] = lambda: None
-        self._ports = Ports(settings.listeners, from_systemd())
+        self._ports = Ports(settings.listeners, from_systemd(), settings.receiver.workers)
+        self._crew = Crew(settings, self._telemetry)
         self._succession = Succession(settings.receiver.data_dir, self._ports, self._telemetry, take_over)
         self._tcp: list[TcpListener] = []
         self._udp: list[UdpListener] = []
-        self._monitor = Monitor(settings.http, self._telemetry.scrape, self._unhealthy, self._unready)
+        self._monitor = Monitor(settings.http, self._scrape_all, self._unhealthy, self._unready)
         self._ready = False
         self._beat = 0.0
         self._storm = Storm()
@@ -98,10 +84,15 @@ class Service:
         """Return all metrics in Prometheus' text format."""
         return self._telemetry.scrape()
 
+    async def _scrape_all(self) -> bytes:
+        await self._crew.refresh()
+        return self.scrape()
+
     def stop(self) -> None:
         """Ask the service to stop; asked again, it goes on stopping."""
         if not self._stop.is_set():
             self._stop.set()
+            self._crew.stop()
             self.when_stopping()
 
     def overdue(self) -> None:
@@ -116,7 +107,9 @@ class Service:
         """
         settings, telemetry = self._settings, self._telemetry
         self._handle_signals()
+        self._allow_connections()
         self._succession.begin()
+        self._crew.hire()
         self._journal = await self._succession.open_journal(self._make_journal, self._stop)
         try:
             found = self._journal.newest_us, self._journal.newest_stamp_us
@@ -128,12 +121,13 @@ class Service:
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
             self._watch_journal()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
-            self._allow_connections()
             self._add_gauges()
             try:
                 self._succession.claim()
+                self._crew.prepare(self._journal, self._home(), self._ports.claimed)
                 for port in self._ports.claimed:
-                    await self._open(port)
+                    if port.worker == 0:
+                        await self._open(port)
                 http_port = await self._monitor.open()
                 await self._serve(http_port)
             finally:
@@ -144,6 +138,7 @@ class Service:
         finally:
             await self._journal.close()  # from here on the next process may have it
             async with asyncio.TaskGroup() as parting:
+                parting.create_task(self._crew.end())
                 for tcp in self._tcp:
                     parting.create_task(tcp.part(_PART_SECONDS))
         telemetry.stopped()
@@ -154,6 +149,7 @@ class Service:
             self._journal, settings.journal, settings.receiver.data_dir, self._telemetry, self._tell_own
         )
         self._pipeline.own_event = self._tell_directly
+        self._crew.tell = self._tell_own
 
     def _make_journal(self) -> Journal:
         settings = self._settings
@@ -172,18 +168,22 @@ class Service:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
             tasks += [standing.create_task(self._watch())]
+            tasks += [standing.create_task(self._crew.tend(self._pipeline, self._journal))]
             hatch = self._succession.open_hatch(self.stop)
             tasks += [standing.create_task(hatch.tend())]
+            await self._crew.ready()
             self._announce(http_port)
             await self._stop.wait()
             self._telemetry.stopping()
             self._ready = False
             hatch.close()
             async with asyncio.TaskGroup() as draining:
+                draining.create_task(self._crew.drain(_DRAIN_SECONDS))
                 for tcp in self._tcp:
                     draining.create_task(tcp.drain(_DRAIN_SECONDS))
                 for udp in self._udp:
                     draining.create_task(udp.drain(_DRAIN_SECONDS))
+            self._ports.let_go()
             for trouble in self._pipeline.troubles.rest():
                 self._pipeline.tell_trouble(trouble, self._home(), clock.now_us())
             for task in tasks:
@@ -206,6 +206,7 @@ class Service:
         )
 
     async def _open(self, port: Port) -> None:
+        port = port._replace(settings=share_of(port.settings, self._settings.receiver.workers))
         origin = self._origin(port.settings, port.transport)
         opened = await open_port(port, origin, self._pipeline, self._telemetry)
         if isinstance(opened, TcpListener):
@@ -239,7 +240,8 @@ class Service:
     def _allow_connections(self) -> None:
         """Ask the system for as many open files as the listeners may need connections; what it grants binds them."""
         taking = [listener for listener in self._settings.listeners if listener.transport != "udp"]
-        wanted = sum(listener.max_connections for listener in taking) + RESERVED_FILES
+        workers = self._settings.receiver.workers
+        wanted = sum(share_of(listener, workers).max_connections for listener in taking) + RESERVED_FILES
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         if soft != resource.RLIM_INFINITY and soft < granted:
@@ -270,6 +272,7 @@ class Service:
         self._pipeline.senders.keep({account.account for account in found})
         self._pipeline.senders.clock = settings.clock
         self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
+        self._crew.reload(settings)
         for forwarder in self._forwarders:
             forwarder.accounts = found
             forwarder.reopen()
@@ -298,6 +301,7 @@ class Service:
                 self._journal.tidy(keep_old=self._clock_watch.holds_retention(steady_us))
                 tidied = self._beat
             self._journal_watch.look(self._beat, now_us)
+            self._crew.look()
             self._telemetry.tick()
 
     def _home(self) -> int:
@@ -336,13 +340,13 @@ class Service:
         wrong = self._unhealthy()
         if not self._ready:
             wrong.append("starting or stopping")
-        return wrong + self._journal_watch.wrong()
+        return wrong + self._journal_watch.wrong() + self._crew.wrong()
 
     def _add_gauges(self) -> None:
         """Tell telemetry what to read at a scrape."""
 
         def connections() -> Labelled:
-            return [(("tcp",), sum(len(listener.crowd.all) for listener in self._tcp))]
+            return [(("tcp",), sum(len(listener.crowd.all) for listener in self._tcp) + self._crew.connections)]
 
         def paths() -> Labelled:
             return [((state,), count) for state, count in self._pipeline.paths.count().items()]
@@ -368,10 +372,22 @@ class Service:
         gauge("receiver_link_tests_stale_total", "Link tests acknowledged that proved nothing new", (), one(stale_tests))
         gauge("receiver_senders", "Accounts whose sender is remembered", (), one(lambda: len(self._pipeline.senders)))
         gauge("receiver_udp_dropped_total", "Datagrams dropped by the kernel or by us", (), one(self._udp_dropped))
-        gauge("receiver_resident_bytes", "Largest resident memory so far", (), one(_resident_bytes))
+        gauge("receiver_workers", "Processes at the ports that take panels", (), one(lambda: self._crew.serving))
+        gauge(
+            "receiver_worker_restarts_total",
+            "Workers that ended and were started again",
+            (),
+            one(lambda: self._crew.restarts),
+        )
+        gauge(
+            "receiver_resident_bytes",
+            "Largest resident memory so far",
+            (),
+            one(lambda: self._crew.resident_bytes + _resident_bytes()),
+        )
 
     def _udp_dropped(self) -> float:
-        return self._telemetry.udp_overflow + sum(listener.kernel_drops() for listener in self._udp)
+        return self._telemetry.udp_overflow + self._crew.drops + sum(listener.kernel_drops() for listener in self._udp)
 
     def _by_name(self) -> list[tuple[str, Forwarder]]:
         return [(s.name, f) for s, f in zip(self._settings.outputs, self._forwarders, strict=True)]

@@ -36,12 +36,13 @@ Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 class _Format(logging.Formatter):
     """One line a record, as text or as a JSON object."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, more: dict[str, object]) -> None:
         super().__init__()
         self._as_json = as_json
+        self._more = more
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {})
+        fields = {**getattr(record, "fields", {}), **self._more}
         moment = clock.to_text(round(record.created * 1_000_000))
         text = record.getMessage()
         if record.exc_info:
@@ -57,10 +58,10 @@ def _shown(value: object) -> str:
     return text if _PLAIN.fullmatch(text) else ascii(text)
 
 
-def start_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
-    """Write log lines to ``stream`` in the wanted format."""
+def start_logging(settings: LogSettings, stream: TextIO = sys.stderr, **more: object) -> None:
+    """Write log lines to ``stream`` in the wanted format, each with the fields ``more``."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Format(settings.format == "json"))
+    handler.setFormatter(_Format(settings.format == "json", more))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -81,6 +82,17 @@ class Histogram:
         """Count one duration."""
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
+
+    def take(self) -> tuple[list[int], float]:
+        """Return counts and sum so far, and begin anew."""
+        taken = self._counts, self._sum
+        self._counts, self._sum = [0] * len(self._counts), 0.0
+        return taken
+
+    def add(self, counts: Sequence[int], total_seconds: float) -> None:
+        """Count in what another of the same bounds has taken."""
+        self._counts = [own + more for own, more in zip(self._counts, counts, strict=True)]
+        self._sum += total_seconds
 
     def metric(self, name: str, help_text: str) -> HistogramMetricFamily:
         """Return what was counted, in Prometheus' cumulative form."""

@@ -39,6 +39,7 @@ REASONS = {
     "automation-lost": "an output's automation software does not answer; events wait for it",
     "automation-restored": "an output's automation software answers again",
     "does-not-fit": "an account or number had no room in an automation format and went out cut",
+    "worker-lost": "a worker process ended or hung, and is started again",
     "paths-lost": "many paths were lost at once; the count stands for them",
 }
 WINDOW_SECONDS = 60

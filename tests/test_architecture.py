@@ -18,6 +18,7 @@ LAYERS = [
     "receiver.events receiver.senders receiver.journal_watch",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
     "receiver.listeners",
+    "receiver.workers",
     "receiver.succession receiver.gauges",
     "receiver.service",
     "receiver.cli receiver.demo",
@@ -38,7 +39,7 @@ HOMES = {
     "paho": {"receiver/outputs/mqtt.py"},
     "asyncpg": {"receiver/outputs/postgresql.py"},
     "confluent_kafka": {"receiver/outputs/kafka.py"},
-    "uvloop": {"receiver/cli/__init__.py"},
+    "uvloop": {"receiver/process.py"},
     "sqlite3": {
         f"receiver/journal/{name}.py" for name in ("deliveries", "jobs", "opening", "reader", "salvage", "store", "writer")
     },

@@ -10,7 +10,6 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def serve(config_file: Path | None, take_over: bool) -> None:
         await service.run()
 
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=process.loop_factory()) as runner:
             runner.run(run())
     except ConfigError as error:
         fail(*error.mistakes)
@@ -72,20 +71,12 @@ def serve(config_file: Path | None, take_over: bool) -> None:
     os._exit(0)  # an output's thread may still wait for somebody to read standard output
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
-
-
 @main.command("check-config")
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
     """Check a configuration and its account register; exit 2 and every mistake, or 0 and a summary."""
     from receiver import outputs
-    from receiver.service import load_accounts
+    from receiver.accounts import load_accounts
 
     settings = load(file)
     try:

@@ -29,6 +29,7 @@ RULES: dict[str, tuple[re.Pattern[str] | tuple[float, float], str]] = {
     "seconds": ((0.1, 10**8), "a number of seconds, 0.1 or more"),
     "days": ((0.01, 36500), "a number of days, 0.01 or more"),
     "count": ((0, 2**40), "0 or more"),
+    "workers": ((1, 64), "1 to 64"),
     "hex1": (re.compile(r"[0-9A-F]"), "one hex digit, capitals"),
     "hex2": (re.compile(r"[0-9A-F]{2}"), "two hex digits, capitals"),
     "hex6_or_empty": (re.compile(r"[0-9A-Fa-f]{0,6}"), "1 to 6 hex digits, or empty"),
@@ -52,6 +53,9 @@ class ReceiverSettings:
 
     number: str = setting("1", "our receiver number; stands in every event's source", "hex6")
     data_dir: Path = setting(Path("data"), "folder of the journal and of all state; made with mode 0700 if absent")
+    workers: int = setting(
+        1, "processes that share the ports; more than 1 where one core is not enough for what panels send", "workers"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from receiver.config import ListenerSettings
 from receiver.errors import ConfigError
-from receiver.listeners.sockets import BACKLOG, bind_tcp, bind_udp, shown
+from receiver.listeners.sockets import BACKLOG, bind_tcp, bind_udp, share, shown
 
 HATCH = "take-over"
 _ASK, _GO = b"take over\n", b"go\n"
@@ -33,19 +33,23 @@ _FIRST_SYSTEMD_FD = 3
 
 
 class Port(NamedTuple):
-    """One socket of a listener, ready to be read; ``inherited`` tells that another process bound it."""
+    """One socket of a listener, ready to be read by one worker; ``inherited`` tells that another process bound it."""
 
     settings: ListenerSettings
     transport: str
     sock: socket.socket
     inherited: bool
+    worker: int = 0
 
 
 class Ports:
-    """The sockets of all listeners: inherited where one fits, else bound."""
+    """The sockets of all listeners, one for each worker: inherited where one fits, else bound."""
 
-    def __init__(self, listeners: Sequence[ListenerSettings], inherited: Sequence[socket.socket] = ()) -> None:
+    def __init__(
+        self, listeners: Sequence[ListenerSettings], inherited: Sequence[socket.socket] = (), workers: int = 1
+    ) -> None:
         self._listeners = listeners
+        self._workers = workers
         self._inherited = list(inherited)
         self.claimed: list[Port] = []
 
@@ -65,8 +69,7 @@ class Ports:
             for settings in self._listeners:
                 port = settings.port
                 for transport in ("tcp", "udp") if settings.transport == "both" else (settings.transport,):
-                    self.claimed.append(found := self._claim(settings, transport, port))
-                    port = int(found.sock.getsockname()[1])
+                    port = self._claim(settings, transport, port)
         except ConfigError:
             self.close()
             raise
@@ -76,18 +79,43 @@ class Ports:
         self._inherited.clear()
         return left
 
-    def _claim(self, settings: ListenerSettings, transport: str, port: int) -> Port:
-        for sock in self._inherited:
-            if _transport(sock) == transport and _fits(sock, settings.host, port):
-                self._inherited.remove(sock)
-                sock.setblocking(False)
-                if transport == "tcp":
-                    sock.listen(BACKLOG)
-                else:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.receive_buffer_bytes)
-                return Port(settings, transport, sock, inherited=True)
-        bound = bind_tcp(settings) if transport == "tcp" else bind_udp(settings, port)
-        return Port(settings, transport, bound, inherited=False)
+    def _claim(self, settings: ListenerSettings, transport: str, port: int) -> int:
+        """Have a socket of one listener for each worker, or more where more were inherited; return the port."""
+        fitting = [sock for sock in self._inherited if _transport(sock) == transport and _fits(sock, settings.host, port)]
+        for number, sock in enumerate(fitting):
+            self._inherited.remove(sock)
+            sock.setblocking(False)
+            if transport == "tcp":
+                sock.listen(BACKLOG)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.receive_buffer_bytes)
+            self.claimed.append(Port(settings, transport, sock, inherited=True, worker=number % self._workers))
+        if not fitting:
+            bound = bind_tcp(settings) if transport == "tcp" else bind_udp(settings, port)
+            self.claimed.append(Port(settings, transport, bound, inherited=False))
+        first = self.claimed[-1].sock if not fitting else fitting[0]
+        port = int(first.getsockname()[1])
+        for number in range(max(1, len(fitting)), self._workers):
+            self.claimed.append(self._one_more(settings, transport, port, fitting or [first])._replace(worker=number))
+        return port
+
+    def _one_more(self, settings: ListenerSettings, transport: str, port: int, before: list[socket.socket]) -> Port:
+        """Bind one more socket on a port; where its first is another user's, as systemd's may be, read that together."""
+        for sock in before:
+            share(sock)
+        try:
+            bind = bind_tcp if transport == "tcp" else bind_udp
+            return Port(settings, transport, bind(settings, port, True), inherited=False)
+        except ConfigError:
+            if len(before) == 1 and before[0].getsockname()[1] == settings.port:
+                return Port(settings, transport, before[0].dup(), inherited=True)
+            raise
+
+    def let_go(self) -> None:
+        """Close the sockets of other workers, which have stopped reading them."""
+        for port in self.claimed:
+            if port.worker:
+                port.sock.close()
 
     def close(self) -> None:
         """Let go of all of them."""

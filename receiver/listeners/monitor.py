@@ -1,6 +1,6 @@
 """HTTP for machines: ``/metrics``, ``/healthz``, ``/readyz`` and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -14,7 +14,9 @@ Check = Callable[[], list[str]]
 class Monitor:
     """The HTTP port of one receiver."""
 
-    def __init__(self, settings: HttpSettings, scrape: Callable[[], bytes], health: Check, readiness: Check) -> None:
+    def __init__(
+        self, settings: HttpSettings, scrape: Callable[[], Awaitable[bytes]], health: Check, readiness: Check
+    ) -> None:
         self._settings = settings
         self._scrape = scrape
         self._health = health
@@ -47,7 +49,7 @@ class Monitor:
         await self._runner.cleanup()
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._scrape(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return web.Response(body=await self._scrape(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return _tell(self._health(), "alive")

@@ -13,7 +13,15 @@ def _family(settings: ListenerSettings) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in settings.host else socket.AF_INET
 
 
-def _bind(settings: ListenerSettings, kind: socket.SocketKind, port: int) -> socket.socket:
+def share(sock: socket.socket) -> None:
+    """Let further sockets of ours have the same port; the kernel gives each a share of what comes (Linux).
+
+    It is set after the first is bound, so that the port of another program is never shared by mistake.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _bind(settings: ListenerSettings, kind: socket.SocketKind, port: int, shared: bool) -> socket.socket:
     """Bind one socket; an IPv6 wildcard takes IPv4 as well.
 
     Raises:
@@ -24,6 +32,8 @@ def _bind(settings: ListenerSettings, kind: socket.SocketKind, port: int) -> soc
     try:
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            share(sock)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind((settings.host, port))
@@ -36,16 +46,16 @@ def _bind(settings: ListenerSettings, kind: socket.SocketKind, port: int) -> soc
     return sock
 
 
-def bind_tcp(settings: ListenerSettings) -> socket.socket:
-    """Return a listening TCP socket."""
-    sock = _bind(settings, socket.SOCK_STREAM, settings.port)
+def bind_tcp(settings: ListenerSettings, port: int | None = None, shared: bool = False) -> socket.socket:
+    """Return a listening TCP socket; ``shared`` is one more on a port that has one already."""
+    sock = _bind(settings, socket.SOCK_STREAM, settings.port if port is None else port, shared)
     sock.listen(BACKLOG)
     return sock
 
 
-def bind_udp(settings: ListenerSettings, port: int) -> socket.socket:
+def bind_udp(settings: ListenerSettings, port: int, shared: bool = False) -> socket.socket:
     """Return a UDP socket with as large a buffer as the kernel grants, up to what the settings ask for."""
-    sock = _bind(settings, socket.SOCK_DGRAM, port)
+    sock = _bind(settings, socket.SOCK_DGRAM, port, shared)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.receive_buffer_bytes)
     return sock
 

@@ -1,0 +1,135 @@
+"""In worker 0: takes what the other workers tell, to the parts that only worker 0 has.
+
+Whatever process heard a message, its account's sender and path are looked after here, in the order in which the messages
+came together; so are repeats, by the journal.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from protocols import dc09
+from receiver import clock
+from receiver.errors import JournalUnavailable
+from receiver.journal import Entry, Journal, Origin, Receipt, Refusal
+from receiver.pipeline import Pipeline, Route
+from receiver.senders import Heard, Notice
+from receiver.telemetry import Telemetry
+from receiver.troubles import Trouble
+from receiver.workers.link import Link, Message
+
+_UNREADABLE_KEY = "undecryptable"
+
+
+class Desk:
+    """Where the batches of all workers are taken."""
+
+    def __init__(self, pipeline: Pipeline, journal: Journal, telemetry: Telemetry, tasks: asyncio.TaskGroup) -> None:
+        """Take the parts, and the group in which batches wait for the disk."""
+        self._pipeline = pipeline
+        self._journal = journal
+        self._telemetry = telemetry
+        self._tasks = tasks
+        self._origins: dict[int, Origin] = {number: origin for origin, number in journal.origins.items()}
+
+    def take(self, link: Link, message: Message) -> None:
+        """Take a batch of a worker; the receipts go back over its link."""
+        _, number, items, refusals, troubles, stale = message
+        now_us, steady_us = clock.now_us(), self._pipeline.steady()
+        entries: list[Entry] = []
+        owed: list[tuple[Notice, dc09.Message, Route] | None] = []
+        for item in items:
+            entry = item[-1]
+            heard, opened, route = self._hear(item, now_us, steady_us)
+            if entry is not None:
+                entries.append(_marked(Entry(*entry), heard))
+                owed.append(None if heard.if_new is None else (heard.if_new, opened, route))
+        for refusal in refusals:
+            if not self._journal.refuse(Refusal(*refusal)):
+                self._telemetry.refusals_dropped += 1
+        for trouble, origin in troubles:
+            self._pipeline.raise_trouble(self._reworded(Trouble(*trouble)), origin, now_us)
+        for item in stale:
+            self._judge_stale(item, now_us, steady_us)
+        if entries:
+            self._tasks.create_task(self._store(link, number, entries, owed))
+
+    def _hear(self, item: Sequence[Any], now_us: int, steady_us: int) -> tuple[Heard, dc09.Message, Route]:
+        """Note a valid message: its sender, and its path where that is supervised."""
+        pipeline, message, route = self._pipeline, _message(item), self._route(item[8], item[9])
+        account = pipeline.accounts.find(item[4])
+        heard = pipeline.senders.heard(message, account, pipeline.accounts.key_for(account), route, steady_us)
+        for notice in heard.notices:
+            self._notice(notice, message, route, now_us)
+        if account.supervision_seconds is not None and heard.fresh:
+            change = pipeline.paths.seen(account.account, route.listener, account.supervision_seconds, steady_us)
+            if change is not None:
+                pipeline.tell_path(change, route.origin, now_us)
+        return heard, message, route
+
+    async def _store(
+        self, link: Link, number: int, entries: list[Entry], owed: list[tuple[Notice, dc09.Message, Route] | None]
+    ) -> None:
+        """Store, then send the outcomes; only then tell what is to be told of messages that are no repeats."""
+        outcomes = await self._journal.append(entries)
+        link.send(("receipts", number, [_told(outcome) for outcome in outcomes]))
+        for outcome, due in zip(outcomes, owed, strict=True):
+            if due is not None and isinstance(outcome, Receipt) and not outcome.repeat:
+                self._notice(*due, clock.now_us())
+
+    def _judge_stale(self, item: Sequence[Any], now_us: int, steady_us: int) -> None:
+        *told, identity, wall_us = item
+        pipeline, message, route = self._pipeline, _message(told), self._route(told[8], told[9])
+        account = pipeline.accounts.find(told[4])
+        notice = pipeline.senders.refused_as_stale(
+            message, account, told[0], route, self._journal.knows(identity), wall_us, steady_us
+        )
+        if notice is not None:
+            self._notice(notice, message, route, now_us)
+
+    def _notice(self, notice: Notice, message: dc09.Message, route: Route, now_us: int) -> None:
+        raw = notice.raw or message.envelope.frame.raw
+        trouble = Trouble(
+            notice.reason, notice.text, now_us, 1, message.envelope.address.account, route.listener,
+            notice.peer or route.peer, dc09.mask_keys(raw).hex().upper(),
+        )  # fmt: skip
+        self._pipeline.raise_trouble(trouble, route.origin, now_us)
+
+    def _reworded(self, trouble: Trouble) -> Trouble:
+        """Say more of a message that no key opens, where the account's key is known to have opened others."""
+        if trouble.reason != _UNREADABLE_KEY or trouble.account is None:
+            return trouble
+        accounts = self._pipeline.accounts
+        account = accounts.find(trouble.account)
+        words = self._pipeline.senders.why_unopened(trouble.account, account, accounts.key_for(account))
+        return trouble if words is None else replace(trouble, text=words)
+
+    def _route(self, number: int, peer: str) -> Route:
+        origin = self._origins[number]
+        return Route(origin.listener, origin.transport, peer, number)
+
+
+def _message(item: Sequence[Any]) -> dc09.Message:
+    """Make of an item as much of its message as senders are judged by."""
+    raw, token, encrypted, sequence, account, content, data, panel_time = item[:8]
+    if not raw:
+        raw = b"" if item[10] is None else item[10][7]  # a signal's frame comes once, with what is stored
+    frame = dc09.Frame(raw, b"", False)
+    address = dc09.Address(None, None, account)
+    return dc09.Message(
+        dc09.Envelope(frame, token, encrypted, sequence, address, b"", content), b"", data, (), b"", panel_time
+    )
+
+
+def _marked(entry: Entry, heard: Heard) -> Entry:
+    """Flag a signal that came in clear though its account's came encrypted before."""
+    if not heard.downgraded or "plaintext" in entry.flags:
+        return entry
+    return entry._replace(flags=f"{entry.flags} plaintext".lstrip())
+
+
+def _told(outcome: Receipt | JournalUnavailable) -> int | str:
+    if isinstance(outcome, JournalUnavailable):
+        return str(outcome)
+    return -outcome.position if outcome.repeat else outcome.position
