@@ -102,7 +102,8 @@ def receiver(key: str, output: bool, workers: int = 1) -> Iterator[tuple[int, in
         (folder / "accounts.csv").write_text("account,name,key\n" + rows, "utf-8")
         outputs = f'[[outputs]]\nname = "events"\ntype = "jsonl"\npath = "{folder}/events.jsonl"\n' if output else ""
         (folder / "receiver.toml").write_text(
-            f'[receiver]\ndata_dir = "data"\nworkers = {workers}\n[[listeners]]\nhost = "127.0.0.1"\nport = {port}\n[log]\nlevel = "error"\n'
+            f'[receiver]\ndata_dir = "data"\nworkers = {workers}\n'
+            f'[[listeners]]\nhost = "127.0.0.1"\nport = {port}\n[log]\nlevel = "error"\n'
             f'[accounts]\nfile = "accounts.csv"\n[clock]\nbehind_seconds = 600\n[http]\nport = {http}\n{outputs}', "utf-8",
         )  # fmt: skip
 
