@@ -14,12 +14,15 @@ from receiver import clock
 from receiver.errors import JournalUnavailable
 from receiver.journal import Entry, Journal, Origin, Receipt, Refusal
 from receiver.pipeline import Pipeline, Route
-from receiver.senders import Heard, Notice
+from receiver.senders import ORDINARY, Heard, Notice
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
 from receiver.workers.link import Link, Message
 
 _UNREADABLE_KEY = "undecryptable"
+_RAW = Entry._fields.index("raw")
+_ROUTES_KEPT = 50_000  # of connections that are open or were; 300 bytes each
+_new: Any = tuple.__new__
 
 
 class Desk:
@@ -32,6 +35,7 @@ class Desk:
         self._telemetry = telemetry
         self._tasks = tasks
         self._origins: dict[int, Origin] = {number: origin for origin, number in journal.origins.items()}
+        self._routes: dict[tuple[int, str], Route] = {}
 
     def take(self, link: Link, message: Message) -> None:
         """Take a batch of a worker; the receipts go back over its link."""
@@ -43,7 +47,8 @@ class Desk:
             entry = item[-1]
             heard, opened, route = self._hear(item, now_us, steady_us)
             if entry is not None:
-                entries.append(_marked(Entry(*entry), heard))
+                entry = _new(Entry, entry)
+                entries.append(entry if heard is ORDINARY else _marked(entry, heard))
                 owed.append(None if heard.if_new is None else (heard.if_new, opened, route))
         for refusal in refusals:
             if not self._journal.refuse(Refusal(*refusal)):
@@ -106,20 +111,24 @@ class Desk:
         return trouble if words is None else replace(trouble, text=words)
 
     def _route(self, number: int, peer: str) -> Route:
-        origin = self._origins[number]
-        return Route(origin.listener, origin.transport, peer, number)
+        route = self._routes.get((number, peer))
+        if route is None:
+            if len(self._routes) >= _ROUTES_KEPT:
+                self._routes.clear()
+            origin = self._origins[number]
+            route = self._routes[number, peer] = Route(origin.listener, origin.transport, peer, number)
+        return route
 
 
 def _message(item: Sequence[Any]) -> dc09.Message:
-    """Make of an item as much of its message as senders are judged by."""
+    """Make of an item as much of its message as senders are judged by: 0.6 µs, twice that by the classes' own ways."""
     raw, token, encrypted, sequence, account, content, data, panel_time = item[:8]
-    if not raw:
-        raw = b"" if item[10] is None else item[10][7]  # a signal's frame comes once, with what is stored
-    frame = dc09.Frame(raw, b"", False)
-    address = dc09.Address(None, None, account)
-    return dc09.Message(
-        dc09.Envelope(frame, token, encrypted, sequence, address, b"", content), b"", data, (), b"", panel_time
-    )
+    if not raw and item[10] is not None:
+        raw = item[10][_RAW]  # a signal's frame comes once, with what is stored
+    frame = _new(dc09.Frame, (raw, b"", False))
+    address = _new(dc09.Address, (None, None, account))
+    envelope = _new(dc09.Envelope, (frame, token, encrypted, sequence, address, b"", content))
+    return _new(dc09.Message, (envelope, b"", data, (), b"", panel_time))
 
 
 def _marked(entry: Entry, heard: Heard) -> Entry:
