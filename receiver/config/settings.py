@@ -56,6 +56,9 @@ class ReceiverSettings:
     workers: int = setting(
         1, "processes that share the ports; more than 1 where one core is not enough for what panels send", "workers"
     )
+    worker_hung_seconds: float = setting(
+        15.0, "a worker that gives no sign of life for so long is ended and started again; it gives one a second", "seconds"
+    )
 
 
 @dataclass(frozen=True, slots=True)

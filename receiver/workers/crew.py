@@ -27,8 +27,6 @@ from receiver.workers.link import Link, Message
 from receiver.workers.orders import Opening, Orders
 
 _START_SECONDS = 120.0  # a register of a million accounts is read within this
-_QUIET_SECONDS = 5.0  # a worker tells something each second
-_HUNG_SECONDS = 15.0  # meanwhile its share of the panels hears nothing; they use their other path
 _PAUSE_SECONDS = 1.0  # before a worker that did not live long is started again
 _ANSWER_SECONDS = 0.5
 _LEAVE_SECONDS = 2.0
@@ -210,8 +208,9 @@ class Crew:
 
     def look(self) -> None:
         """Once a second: end a worker that hangs; it is started again."""
+        hung = self._settings.receiver.worker_hung_seconds
         for member in self.members:
-            limit = _HUNG_SECONDS if member.ready else _START_SECONDS
+            limit = hung if member.ready else _START_SECONDS
             if member.silent_seconds > limit and not member.gone.is_set():
                 self._telemetry.warned("a worker hangs and is ended", number=member.number, silent_seconds=round(limit))
                 member.heard = clock.monotonic()
@@ -219,11 +218,12 @@ class Crew:
 
     def wrong(self) -> list[str]:
         """Return what is wrong with workers, in sentences."""
+        hung = self._settings.receiver.worker_hung_seconds
         return [
             f"worker {member.number} has said nothing for {member.silent_seconds:.0f} s; it is started again after "
-            f"{_HUNG_SECONDS:.0f} s"
+            f"{hung:g} s"
             for member in self.members
-            if member.silent_seconds > _QUIET_SECONDS
+            if member.silent_seconds > hung / 3 + 1.0
         ]
 
     @property
