@@ -10,6 +10,7 @@ from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
 from fuzz.memory import MemoryJournal
+from fuzz.single import Strict, handle_one
 from protocols import contact_id, dc09, sia_dcs
 from protocols.dc09 import cipher
 from protocols.errors import ProtocolError
@@ -19,7 +20,6 @@ from receiver.clock import SECOND_US
 from receiver.config import ClockSettings
 from receiver.journal import Origin, Stored
 from receiver.pipeline import Pipeline, Route
-from receiver.telemetry import Telemetry
 
 KEY = dc09.Key(bytes(range(32)))
 NOW = 1_790_000_000
@@ -123,7 +123,7 @@ class _Desk:
         self.journal = MemoryJournal()
         self.now = NOW
         self.pipeline = Pipeline(
-            self.accounts, ClockSettings(), self.journal, Telemetry(), lambda: self.now * SECOND_US  # type: ignore[arg-type]
+            self.accounts, ClockSettings(), self.journal, Strict(), lambda: self.now * SECOND_US  # type: ignore[arg-type]
         )  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def _as_chosen(choice: int, rest: bytes, now: int) -> bytes:
 def _handle(desk: _Desk, found: dc09.Frame) -> None:
     """No receipt, no ACK; never more bytes than came; and what was stored can be read."""
     before = len(desk.journal.rows)
-    waiting = desk.pipeline.handle(found, _ROUTE)
+    waiting = handle_one(desk.pipeline, found, _ROUTE)
     try:
         waiting.send(None)
     except StopIteration as done:

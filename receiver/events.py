@@ -7,6 +7,7 @@ instructions are the register's of now.
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -48,6 +49,8 @@ def render(stored: Stored, accounts: Accounts) -> OutEvent:
         ProtocolError: the stored bytes are damaged; so say ``ValueError``, ``LookupError`` and ``ArithmeticError``.
     """
     row = stored.row
+    if stored.lost:
+        raise ProtocolError(f"{stored.stands_for} events are lost, the bytes do not fit their checksum")
     data = _signal(stored, accounts) if row.kind == Kind.SIGNAL else json.loads(row.body or b"{}")
     return _wrap(stored, _TYPES[Kind(row.kind)], data, accounts)
 
@@ -75,10 +78,11 @@ def render_or_tell(stored: Stored, accounts: Accounts) -> OutEvent:
     try:
         return render(stored, accounts)
     except (ProtocolError, ValueError, LookupError, ArithmeticError) as error:
-        text = f"the event at position {stored.position} cannot be read: {error}"
+        what = f"the events at positions {stored.lost}" if stored.lost else f"the event at position {stored.position}"
+        text = f"{what} cannot be read: {error}"
         moment, raw = clock.to_text(stored.row.received_us), bytes(stored.row.raw).hex().upper()
         data = {
-            "reason": "journal-damaged", "text": text, "count": 1, "since": moment, "account": None,
+            "reason": "journal-damaged", "text": text, "count": stored.stands_for, "since": moment, "account": None,
             "listener": stored.origin.listener, "peer": None, "raw": raw, "output": None,
         }  # fmt: skip
         return _wrap(stored, _TYPES[Kind.TROUBLE], data, accounts)
@@ -90,18 +94,28 @@ def reopen(stored: Stored) -> dc09.Message:
     Raises:
         ProtocolError: the stored bytes are damaged.
     """
-    frames = dc09.split_datagram(stored.row.raw)
+    return _read(stored.row.raw, stored.row.body)[0]
+
+
+@lru_cache(maxsize=4)  # the events of one message come one by one: its frame is read once, and shown as hex once
+def _read(raw: bytes, body: bytes | None) -> tuple[dc09.Message, tuple[payloads.Event, ...], str]:
+    """Read a stored message: what it says, its events, and its frame as hex.
+
+    Raises:
+        ProtocolError: the stored bytes are damaged.
+    """
+    frames = dc09.split_datagram(raw)
     if len(frames) != 1 or not isinstance(frames[0], dc09.Frame):
-        raise ProtocolError(f"the stored frame at position {stored.position} is damaged")
+        raise ProtocolError("the stored frame is damaged")
     envelope = dc09.open_envelope(frames[0])
-    return dc09.read_body(envelope, envelope.content if stored.row.body is None else stored.row.body)
+    message = dc09.read_body(envelope, envelope.content if body is None else body)
+    return message, payloads.decode(message), raw.hex().upper()
 
 
 def _signal(stored: Stored, accounts: Accounts) -> dict[str, Any]:
     row, origin = stored.row, stored.origin
-    message = reopen(stored)
-    envelope = message.envelope
-    event = payloads.decode(message)[row.number]
+    message, events, shown = _read(row.raw, row.body)
+    envelope, event = message.envelope, events[row.number]
     account = accounts.find(envelope.address.account)
     data: dict[str, Any] = {
         "position": stored.position,
@@ -126,7 +140,7 @@ def _signal(stored: Stored, accounts: Accounts) -> dict[str, Any]:
         "panel_time": None if row.panel_time is None else clock.seconds_to_text(row.panel_time),
         "received_at": clock.to_text(row.received_us),
         "flags": [*row.flags.split(), *event.flags],
-        "raw": row.raw.hex().upper(),
+        "raw": shown,
     }
     if event.block_account is not None:
         data["block_account"] = event.block_account

@@ -15,9 +15,6 @@ from receiver import clock
 
 URGENT_PRIORITY = 1
 _ORDINARY_PRIORITY = 5
-# One frame could hold 2,000 events, each stored and handed on with the whole frame: 8 MB on disk, 16 MB on each output for
-# 4 KB on the wire. Panels send a handful.
-_MOST_EVENTS = 64
 _SILENT = {
     "121": True, "122": True, "124": True, "125": True, "126": True, "127": True, "129": True, "HA": True, "HV": True,
     "120": False, "123": False, "PA": False,
@@ -57,9 +54,15 @@ class Event(NamedTuple):
 
 def decode(message: dc09.Message, dialect: str = "") -> tuple[Event, ...]:
     """Return the events of a message, at least one; a link test has none."""
-    token = message.envelope.token
+    envelope = message.envelope
+    token = envelope.token
     if token == dc09.LINK_TEST:
         return ()
+    if token == "ADM-CID":
+        front, _, rest = message.data.partition(b"|")
+        # The account in front of the event is the header's, written alike, as nearly always; "#" stands once in an echo.
+        if front[:1] == b"#" and envelope.echo.endswith(front) and (ordinary := _ordinary_contact_id(rest, dialect)):
+            return ordinary
     text, clean = to_text(message.data)
     flags = () if clean else ("charset",)
     if token == "ADM-CID":
@@ -113,6 +116,15 @@ def _contact_id(text: str, header_account: str, dialect: str, flags: tuple[str, 
 
 
 @lru_cache(maxsize=8192)  # the same few thousand texts come over and over: 0.1 µs in place of 3
+def _ordinary_contact_id(raw: bytes, dialect: str) -> tuple[Event, ...]:
+    """Return the event without its account; nothing when there is anything to be said about it beside its meaning."""
+    text, clean = to_text(raw)
+    try:
+        return (_contact_id_event(text, dialect),) if clean else ()
+    except ContactIdError:
+        return ()
+
+
 def _contact_id_event(text: str, dialect: str) -> Event:
     event = contact_id.decode(text)
     code, number = event.event_code, event.zone_or_user
@@ -141,7 +153,6 @@ def _contact_id_event(text: str, dialect: str) -> Event:
     )
 
 
-@lru_cache(maxsize=32)  # an output reads the events of one message one by one, and would decode it for each
 def _sia_dcs(text: str, header_account: str, flags: tuple[str, ...]) -> tuple[Event, ...]:
     rest, block_account = split_account(text, header_account)
     try:
@@ -151,17 +162,7 @@ def _sia_dcs(text: str, header_account: str, flags: tuple[str, ...]) -> tuple[Ev
             found = sia_dcs.decode(text)
         except SiaDcsError:
             return (_unreadable("sia-dcs", text, flags, block_account),)
-    told = [_sia_event(event, flags, block_account) for event in found]
-    return tuple(told) if len(told) <= _MOST_EVENTS else (*told[: _MOST_EVENTS - 1], _rest(told[_MOST_EVENTS - 1 :], flags))
-
-
-def _rest(events: list[Event], flags: tuple[str, ...]) -> Event:
-    """Return one event that stands for too many: as urgent as the most urgent of them, with their codes as its text."""
-    urgent = min(events, key=lambda event: (event.priority, not event.duress))
-    codes = " ".join(f"{event.event_code}{event.zone or event.user or event.partition or ''}" for event in events)
-    return _unreadable("sia-dcs", f"{len(events)} more events in one block: {codes}", flags, urgent.block_account)._replace(
-        category=urgent.category, priority=urgent.priority, duress=urgent.duress, silent=urgent.silent
-    )
+    return tuple([_sia_event(event, flags, block_account) for event in found])
 
 
 def _sia_event(event: sia_dcs.SiaEvent, flags: tuple[str, ...], block_account: str | None) -> Event:

@@ -1,12 +1,13 @@
-"""THE STORY: one frame, from the wire to its reply.
+"""THE STORY: frames, from the wire to their replies.
 
-What happens to a frame is told by ``handle`` from top to bottom. What each refusal is answered with stands in
-``policy.VERDICTS``. No Receipt, no ACK: ``replies.ack`` wants one, and only the journal makes it, after the sync.
+What happens to the frames of one turn of the loop is told by ``handle`` from top to bottom; what happens to each of them
+before the disk, by ``_judge``. What each refusal is answered with stands in ``policy.VERDICTS``. No Receipt, no ACK:
+``replies.ack`` wants one, and only the journal makes it, after the sync.
 """
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import NamedTuple
@@ -15,34 +16,44 @@ from protocols import dc09
 from protocols.errors import ProtocolError, Undecryptable
 from receiver import payloads, policy, replies
 from receiver.accounts import Account, Accounts
-from receiver.clock import Clock, to_text
+from receiver.arrivals import Arrival, Arrivals, Route
+from receiver.clock import Clock, monotonic, to_text
 from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
 from receiver.errors import JournalUnavailable, PolicyError, ReceiverError, StaleTimestamp
-from receiver.journal import Entry, Journal, Kind, Lane, Refusal, Row
+from receiver.journal import Entry, Journal, Kind, Lane, Receipt, Refusal, Row
 from receiver.paths import PathChange, Paths
 from receiver.policy import Verdict
 from receiver.senders import Heard, Notice, Senders
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble, Troubles
 
+__all__ = ["Arrival", "Pipeline", "Route", "repeat_identity"]
+
 _RAW_KEPT_BYTES = 4200
 _TROUBLE_PRIORITY = 5
 ZERO_SEQUENCE = "0000"
 URGENT, NORMAL = Lane.URGENT.value, Lane.NORMAL.value
+_TOLD = {
+    (priority, duress): (URGENT if priority == payloads.URGENT_PRIORITY else NORMAL, priority, int(duress))
+    for priority in range(1, 10)
+    for duress in (False, True)
+}
+"""Lane, priority and duress of one event, by priority and duress, as plain numbers."""
+_EMPTY_DIGEST = blake2b(digest_size=16)
+_SIGNAL = Kind.SIGNAL.value
+_new = tuple.__new__  # makes a named tuple at half the cost of calling its class; mind the order of its fields
 
 
-class Route(NamedTuple):
-    """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two.
+class Signal(NamedTuple):
+    """An accepted message on its way to the disk, and what its reply will need."""
 
-    ``spend`` is asked of each refused frame, with the peer and whether it proved a key: may it cost more than a count?
-    """
-
-    listener: str
-    transport: str
-    peer: str
-    origin: int
-    spend: Callable[[str, bool], bool] = lambda _peer, _proven: True
+    arrival: Arrival
+    message: dc09.Message
+    events: tuple[payloads.Event, ...]
+    heard: Heard
+    key: dc09.Key | None
+    entry: Entry
 
 
 class Pipeline:
@@ -63,12 +74,35 @@ class Pipeline:
         self._clock = clock
         self.steady = steady or clock
         self._watch = watch
+        self.arrivals = Arrivals(self.handle, self._gave_up)
         self.own_event: Callable[[Row], None] = lambda _row: None  # sees path and trouble events before they are stored
         self.raise_trouble: Callable[[Trouble, int, int], None] = self._raise_trouble  # a worker hands its own to worker 0
 
-    async def handle(self, frame: dc09.Frame, route: Route) -> bytes | None:
-        """Return the reply to one frame, or None when the right answer is silence."""
+    async def handle(self, arrivals: Sequence[Arrival]) -> None:
+        """Answer the frames that arrived together: refusals and link tests at once, signals when they are on disk."""
         now_us, steady_us = self._clock(), self.steady()
+        signals: list[Signal] = []
+        for arrival in arrivals:
+            try:
+                if (signal := self._judge(arrival, now_us, steady_us)) is not None:
+                    signals.append(signal)
+            except Exception as error:  # noqa: BLE001 - our own bug: this frame stays unanswered, and no other one
+                self._broke(arrival, error)
+        if len(signals) < len(arrivals):
+            self._answer([arrival for arrival in arrivals if arrival.done])
+        if not signals:
+            return
+        outcomes = await self._journal.append([signal.entry for signal in signals])  # on disk from here on
+        for signal, outcome in zip(signals, outcomes, strict=True):
+            try:
+                self._conclude(signal, outcome, now_us)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._broke(signal.arrival, error)
+        self._answer([signal.arrival for signal in signals])
+
+    def _judge(self, arrival: Arrival, now_us: int, steady_us: int) -> Signal | None:
+        """Read one frame and let it through or not; return the signal that is to be stored, None where there is none."""
+        frame, route = arrival.frame, arrival.route
         envelope: dc09.Envelope | None = None
         try:
             envelope = dc09.open_envelope(frame)  # who sent it: always in clear
@@ -76,10 +110,9 @@ class Pipeline:
             account = self.accounts.find(envelope.address.account)
             key = self.accounts.key_for(account)
             message = dc09.unseal(envelope, key)  # decrypts when the token starts with *
-            policy.check_plaintext(envelope, account)
-            suspect = policy.check_clock(message, account, self.clock_settings, now_us, self._watch, steady_us)
-            policy.check_account(envelope, account, self.accounts.accept_unknown)
-            policy.check_token(envelope)
+            suspect = policy.check(
+                message, account, self.accounts.accept_unknown, self.clock_settings, now_us, self._watch, steady_us
+            )
             heard = self.senders.heard(message, account, key, route, steady_us)  # refuses nothing
             if heard.notices:
                 self._notice(heard.notices, envelope, route, now_us)
@@ -87,38 +120,70 @@ class Pipeline:
                 self._seen(account, account.supervision_seconds, route, now_us, steady_us)
             if suspect:
                 self._doubt(message, route, now_us)
-            if envelope.token == dc09.LINK_TEST:
-                self._telemetry.link_tested(route.transport)
-                return replies.ack_link_test(message, key, now_us)
-            events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
-            entry = _entry(message, events, account, heard, route, now_us, suspect)
-            receipt = (await self._journal.append([entry]))[0]  # on disk from here on
-            if isinstance(receipt, JournalUnavailable):
-                raise receipt
+            if envelope.token != dc09.LINK_TEST:
+                events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
+                entry = _entry(message, events, account, heard, route, now_us, suspect)
+                return _new(Signal, (arrival, message, events, heard, key, entry))
+            self._telemetry.link_tested(route.transport)
+            arrival.reply = replies.ack_link_test(message, key, now_us)
         except StaleTimestamp as error:
-            return self._refuse_stale(error, message, account, route, now_us)
-        except (ProtocolError, PolicyError, JournalUnavailable) as error:
-            return self._refuse(error, frame.raw, envelope, route, now_us)
-        if receipt.repeat:
-            self._telemetry.repeated(route.transport)
+            arrival.reply = self._refuse_stale(error, message, account, route, now_us)
+        except (ProtocolError, PolicyError) as error:
+            arrival.reply = self._refuse(error, frame.raw, envelope, route, now_us)
+        arrival.done = True
+        return None
+
+    def _conclude(self, signal: Signal, outcome: Receipt | JournalUnavailable, now_us: int) -> None:
+        """Acknowledge a signal that is on disk, and refuse one that is not."""
+        arrival, message, events, heard, key, _ = signal
+        route, first = arrival.route, events[0]
+        if isinstance(outcome, JournalUnavailable):
+            arrival.reply = self._refuse(outcome, arrival.frame.raw, message.envelope, route, now_us)
         else:
-            self._accepted(message, events, receipt.position, route)
-            if heard.if_new is not None or events[0].block_account is not None:
-                self._notice_signal(heard.if_new, events[0].block_account, envelope, route, now_us)
-        return replies.ack(message, receipt, key, now_us)
+            if outcome.repeat:
+                self._telemetry.repeated(route.transport)
+            else:
+                priority = first.priority if len(events) == 1 else min([event.priority for event in events])
+                told = self._telemetry.accepted(route.transport, first.protocol, priority, len(events))
+                if told or heard.if_new is not None or first.block_account is not None:
+                    self._tell(signal, outcome.position, now_us)
+            arrival.reply = replies.ack(message, outcome, key, now_us)
+        arrival.done = True
+
+    def _answer(self, arrivals: Sequence[Arrival]) -> None:
+        """Hand over the replies of frames that are done."""
+        now = monotonic()
+        for arrival in arrivals:
+            arrival.panel.answered(arrival, now)
+
+    def _broke(self, arrival: Arrival, error: Exception) -> None:
+        """Tell of our own bug; the frame stays unanswered, and its panel sends it again."""
+        self._telemetry.crashed("handling a frame", error)
+        arrival.done = True
+
+    def _gave_up(self, arrivals: Sequence[Arrival], error: Exception) -> None:
+        """Tell of our own bug; none of the frames that were to be stored is answered."""
+        left = [arrival for arrival in arrivals if not arrival.done]
+        for arrival in left:
+            self._broke(arrival, error)
+        self._answer(left)
 
     def handle_damage(self, damage: dc09.Damage, route: Route) -> None:
         """Count and keep bytes that are no frame; they are never answered."""
         self._refuse(damage.error, damage.raw, None, route, self._clock())
 
-    def _accepted(self, message: dc09.Message, events: tuple[payloads.Event, ...], position: int, route: Route) -> None:
-        priority = events[0].priority if len(events) == 1 else min([event.priority for event in events])
-        if self._telemetry.accepted(route.transport, events[0].protocol, priority, len(events)):
-            self._telemetry.stored_signal(
-                position=position, account=message.envelope.address.account, sequence=message.envelope.sequence,
-                codes=",".join(event.event_code or event.protocol for event in events), priority=priority,
-                duress=any(event.duress for event in events), listener=route.listener, peer=route.peer,
-            )  # fmt: skip
+    def _tell(self, signal: Signal, position: int, now_us: int) -> None:
+        """Tell of a signal on disk that is urgent, or odd."""
+        arrival, message, events, heard, _, _ = signal
+        route, envelope = arrival.route, message.envelope
+        self._telemetry.stored_signal(
+            position=position, account=envelope.address.account, sequence=envelope.sequence,
+            codes=",".join(event.event_code or event.protocol for event in events),
+            priority=min(event.priority for event in events), duress=any(event.duress for event in events),
+            listener=route.listener, peer=route.peer,
+        )  # fmt: skip
+        if heard.if_new is not None or events[0].block_account is not None:
+            self._notice_signal(heard.if_new, events[0].block_account, envelope, route, now_us)
 
     def _refuse(
         self, error: ProtocolError | ReceiverError, raw: bytes, envelope: dc09.Envelope | None, route: Route, now_us: int
@@ -249,19 +314,13 @@ def _entry(
     if suspect:
         flags = f"{flags} clock-suspect".lstrip()
     panel_time = None if message.panel_time is None else account.to_utc(message.panel_time)
-    identity = repeat_identity(message)
     raw, body = envelope.frame.raw, message.body if envelope.encrypted else None
     if message.extended:  # the value of a key exchange is not kept
         raw, body = dc09.mask_keys(raw), body and dc09.mask_body(message)
-    told = tuple(
-        [  # plain numbers: they are packed as they are
-            (URGENT if event.priority == payloads.URGENT_PRIORITY else NORMAL, event.priority, 1 if event.duress else 0)
-            for event in events
-        ]
+    told = tuple([_TOLD[event.priority, event.duress] for event in events])
+    return _new(
+        Entry, (_SIGNAL, repeat_identity(message), now_us, panel_time, route.origin, route.peer, flags, raw, body, told)
     )
-    return Entry(
-        Kind.SIGNAL.value, identity, now_us, panel_time, route.origin, route.peer, flags, raw, body, told
-    )  # fmt: skip
 
 
 def repeat_identity(message: dc09.Message) -> bytes:
@@ -271,10 +330,12 @@ def repeat_identity(message: dc09.Message) -> bytes:
     sequence 0000 the time stamp must be equal too, and without one nothing is ever a repeat.
     """
     envelope = message.envelope
-    told = envelope.token.encode() + b'"' + envelope.echo.upper() + b"[" + message.data
+    told = b'%b"%b[%b' % (envelope.token.encode(), envelope.echo.upper(), message.data)
     for letter, value in message.extended:
         if letter != "H":
             told += b"][" + letter.encode() + value
     if envelope.sequence == ZERO_SEQUENCE:
         told += b"]" + (message.stamp or os.urandom(16))
-    return blake2b(told, digest_size=16).digest()
+    digest = _EMPTY_DIGEST.copy()  # a copy costs half of a new one
+    digest.update(told)
+    return digest.digest()

@@ -68,6 +68,29 @@ def verdict(error: ProtocolError | ReceiverError) -> Verdict:
     raise KeyError(f"{type(error).__name__} has no verdict")
 
 
+def check(
+    message: Message, account: Account, accept_unknown: bool, settings: ClockSettings, now_us: int,
+    watch: ClockWatch | None = None, steady_us: int = 0,
+) -> bool:  # fmt: skip
+    """Refuse what is not to be accepted, in the contract's order; return whether our own clock is in doubt.
+
+    A check is called only where there is something to be checked: nearly every message passes them all.
+
+    Raises:
+        PlaintextRefused, StaleTimestamp, UnknownAccount, UnknownToken: as the checks below.
+    """
+    envelope, suspect = message.envelope, False
+    if envelope.encrypted:
+        suspect = check_clock(message, account, settings, now_us, watch, steady_us)
+    elif not account.accepts_plaintext:
+        check_plaintext(envelope, account)
+    if not account.registered:
+        check_account(envelope, account, accept_unknown)
+    if envelope.token not in KNOWN_TOKENS:
+        check_token(envelope)
+    return suspect
+
+
 def check_sender(envelope: Envelope) -> None:
     """Refuse what only a receiver sends.
 

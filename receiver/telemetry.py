@@ -113,8 +113,9 @@ class Telemetry(Collector):
     """Counts and logs of one receiver."""
 
     def __init__(self) -> None:
-        self.frames: Counter[tuple[str, str, str]] = Counter()
-        self.signals: Counter[tuple[str, int]] = Counter()
+        self._acknowledged = dict.fromkeys(("tcp", "udp"), 0)
+        self._refused: Counter[tuple[str, str, str]] = Counter()
+        self._signals: dict[tuple[str, int], int] = {}
         self.duplicates = 0
         self.link_tests = 0
         self.delivered: Counter[str] = Counter()
@@ -175,8 +176,9 @@ class Telemetry(Collector):
 
     def accepted(self, transport: str, protocol: str, priority: int, count: int) -> bool:
         """A message's signals are on disk; return whether ``stored_signal`` is to be told of it."""
-        self.frames[transport, "ack", ""] += 1
-        self.signals[protocol, priority] += count
+        self._acknowledged[transport] += 1
+        kind, signals = (protocol, priority), self._signals
+        signals[kind] = signals.get(kind, 0) + count
         return priority == 1 or self._debug
 
     def stored_signal(self, **fields: object) -> None:
@@ -186,24 +188,24 @@ class Telemetry(Collector):
 
     def repeated(self, transport: str) -> None:
         """A message that is on disk already came again."""
-        self.frames[transport, "ack", ""] += 1
+        self._acknowledged[transport] += 1
         self.duplicates += 1
 
     def link_tested(self, transport: str) -> None:
         """A link test was acknowledged."""
-        self.frames[transport, "ack", ""] += 1
+        self._acknowledged[transport] += 1
         self.link_tests += 1
 
     def refused(self, transport: str, answer: str, reason: str, **fields: object) -> None:
         """A frame was refused."""
-        self.frames[transport, answer, reason] += 1
+        self._refused[transport, answer, reason] += 1
         self._tell_bounded(
             logging.WARNING, "frame refused", {"reason": reason, "answer": answer, "transport": transport, **fields}
         )
 
     def refused_over_budget(self, transport: str, reason: str) -> None:
         """A frame was refused whose sender has used up its budget: it is counted and nothing else."""
-        self.frames[transport, "silence", reason] += 1
+        self._refused[transport, "silence", reason] += 1
         self.over_budget[transport] += 1
 
     def trouble(self, **fields: object) -> None:
@@ -317,6 +319,12 @@ class Telemetry(Collector):
         """Add a value that some part knows and that is read at every scrape."""
         self.gauges.append((name, help_text, labels, read))
 
+    @property
+    def frames(self) -> Counter[tuple[str, str, str]]:
+        """Frames by transport, answer and reason."""
+        acknowledged = {(transport, "ack", ""): count for transport, count in self._acknowledged.items() if count}
+        return self._refused + Counter(acknowledged)
+
     def collect(self) -> Iterator[Metric]:
         """Return every metric; prometheus-client calls this at a scrape."""
         frames = CounterMetricFamily(
@@ -326,7 +334,7 @@ class Telemetry(Collector):
         signals = CounterMetricFamily(
             "receiver_signals", "Signals stored, by protocol and priority", labels=["protocol", "priority"]
         )
-        yield _filled(signals, (((protocol, str(priority)), n) for (protocol, priority), n in self.signals.items()))
+        yield _filled(signals, (((protocol, str(priority)), n) for (protocol, priority), n in self._signals.items()))
         yield CounterMetricFamily(
             "receiver_duplicates", "Repeats acknowledged again without a second signal", self.duplicates
         )

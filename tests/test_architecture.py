@@ -15,7 +15,7 @@ LAYERS = [
     "receiver.config",
     "receiver.accounts receiver.journal receiver.clockwatch",
     "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",
-    "receiver.events receiver.senders receiver.journal_watch",
+    "receiver.events receiver.senders receiver.journal_watch receiver.arrivals",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
     "receiver.listeners",
     "receiver.workers",
@@ -31,6 +31,7 @@ HOMES = {
     "prometheus_client": {"receiver/telemetry.py"},
     "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options", "outputs")},
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},
+    "msgpack": {"receiver/journal/groups.py"},
     "orjson": {"receiver/events.py", "receiver/outputs/kafka.py"},
     "nats": {"receiver/outputs/nats.py"},
     "redis": {"receiver/outputs/redis.py"},
@@ -41,7 +42,8 @@ HOMES = {
     "confluent_kafka": {"receiver/outputs/kafka.py"},
     "uvloop": {"receiver/process.py"},
     "sqlite3": {
-        f"receiver/journal/{name}.py" for name in ("deliveries", "jobs", "opening", "reader", "salvage", "store", "writer")
+        f"receiver/journal/{name}.py"
+        for name in ("cursor", "deliveries", "jobs", "opening", "reader", "salvage", "store", "writer")
     },
 }
 MODULES = sorted(path for package in ("protocols", "receiver") for path in (ROOT / package).rglob("*.py"))

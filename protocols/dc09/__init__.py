@@ -1,7 +1,7 @@
 """ANSI/SIA DC-09, the envelope that carries alarm messages over IP."""
 
 from protocols.dc09.cipher import Key
-from protocols.dc09.framing import MAX_FRAME_BYTES, Damage, Frame, Framer, split_datagram, wrap
+from protocols.dc09.framing import MAX_FRAME_BYTES, Damage, Frame, Framer, exactly_one, split_datagram, wrap
 from protocols.dc09.masking import mask_body, mask_keys
 from protocols.dc09.message import (
     KNOWN_TOKENS,
@@ -31,6 +31,7 @@ __all__ = [
     "Key",
     "Message",
     "encode",
+    "exactly_one",
     "mask_body",
     "mask_keys",
     "open_envelope",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from protocols.dc09.crc import crc16
+from protocols.dc09.crc import TEXTS, crc16
 from protocols.errors import BadCrc, BadLength, FramingError, NotDc09, Truncated
 
 MAX_BODY_BYTES = 0xFFF
@@ -36,6 +36,8 @@ _CHECKED_AT_LEAST = 16 * MAX_FRAME_BYTES  # ... and this much more at once, 0.2 
 _HEADER = re.compile(rb'\n(?:([0-9A-Fa-f]{4})([0-9A-Fa-f]{4})"|(..)([0-9A-Fa-f]{4})")', re.DOTALL)
 # "0LLL" to its value: a table is strict where int() would take signs, spaces and underscores, and three times as fast.
 _LENGTHS = {f"0{a}{b}{c}".encode(): int(a + b + c, 16) for a, b, c in product("0123456789ABCDEFabcdef", repeat=3)}
+_LENGTH_TEXTS = [b"0%03X" % length for length in range(MAX_BODY_BYTES + 1)]
+_new = tuple.__new__  # makes a named tuple at half the cost of calling its class; mind the order of its fields
 
 
 class Frame(NamedTuple):
@@ -134,7 +136,7 @@ class Framer:
     def feed(self, data: bytes) -> list[Frame | Damage]:
         """Take the next bytes of the stream and return what they completed, in order."""
         if not self._buffer:
-            frame = _exactly_one(data)
+            frame = exactly_one(data)
             if frame is not None:
                 return [frame]
         self._buffer += data
@@ -304,20 +306,21 @@ def _crc_text(buffer: bytes, candidate: _Candidate) -> str:
     return sent.hex().upper() if len(sent) == 2 else sent.decode("ascii").upper()
 
 
-def _exactly_one(data: bytes) -> Frame | None:
+def exactly_one(data: bytes) -> Frame | None:
     """Return the frame when ``data`` is one good frame and nothing else, as nearly always; None for the long way."""
     length = _LENGTHS.get(data[5:9])
     if length is None or len(data) != length + 10 or data[0] != _LF or data[9] != _QUOTE or data[-1] != _CR:
         return None
     body = data[9:-1]
-    if b"%04X" % crc16(body) != data[1:5].upper():
+    crc = TEXTS[crc16(body)]
+    if crc != data[1:5] and crc != data[1:5].upper():
         return None
-    return Frame(data, body, False)
+    return _new(Frame, (data, body, False))
 
 
 def split_datagram(data: bytes) -> list[Frame | Damage]:
     """Cut one datagram into frames; one is expected, more are taken, what is left over is damage."""
-    frame = _exactly_one(data)
+    frame = exactly_one(data)
     if frame is not None:
         return [frame]
     framer = Framer()
@@ -333,6 +336,5 @@ def wrap(body: bytes, binary_crc: bool = False) -> bytes:
     if len(body) > MAX_BODY_BYTES:
         raise BadLength(f"a body has {MAX_BODY_BYTES} bytes at most, this one has {len(body)}")
     crc = crc16(body)
-    if binary_crc:
-        return b"\n%b0%03X%b\r" % (crc.to_bytes(2, "big"), len(body), body)
-    return b"\n%04X0%03X%b\r" % (crc, len(body), body)
+    text = crc.to_bytes(2, "big") if binary_crc else TEXTS[crc]
+    return b"\n%b%b%b\r" % (text, _LENGTH_TEXTS[len(body)], body)

@@ -37,6 +37,8 @@ _ADDRESS = re.compile(
     rb"#([0-9A-Za-z]{1,16})"  # account, clause 5.5.1.6.1
 )
 _HEX_DIGITS = b"0123456789ABCDEFabcdef"
+_UNDERSCORE = 0x5F
+_new = tuple.__new__  # as in framing.py
 
 
 class Address(NamedTuple):
@@ -96,6 +98,13 @@ def _read_address(text: bytes) -> Address:
     return Address(number, line, account)
 
 
+@lru_cache(maxsize=16384)
+def _read_sequence(text: bytes) -> str:
+    if text.translate(None, _HEX_DIGITS) or len(text) != 4:
+        raise EnvelopeError("expected a sequence of four digits behind the token")
+    return text.decode("ascii")
+
+
 def open_envelope(frame: Frame) -> Envelope:
     """Read who sent a frame and which message is in it.
 
@@ -109,10 +118,7 @@ def open_envelope(frame: Frame) -> Envelope:
             f"expected a quoted token, a sequence, an account and a bracket, got {len(frame.body)} bytes of another shape"
         )
     token, encrypted = _read_token(quoted)
-    sequence = echo[:4]
-    if sequence.translate(None, _HEX_DIGITS) or len(sequence) != 4:
-        raise EnvelopeError("expected a sequence of four digits behind the token")
-    return Envelope(frame, token, encrypted, sequence.decode("ascii"), _read_address(echo[4:]), echo, content)
+    return _new(Envelope, (frame, token, encrypted, _read_sequence(echo[:4]), _read_address(echo[4:]), echo, content))
 
 
 def unseal(envelope: Envelope, key: cipher.Key | None) -> Message:
@@ -142,18 +148,21 @@ def read_body(envelope: Envelope, body: bytes) -> Message:
     end = body.find(b"]")
     if end < 0:
         raise BodyError(f"no bracket closes the data, of which {len(body)} bytes came")
-    blocks, stamp = _read_tail(body, end + 1)
-    if stamp is None:  # a bracket inside the text: the data ends at the last one from which all the rest can be read
-        end, blocks, stamp = _read_from_end(body, end)
+    blocks: tuple[tuple[str, bytes], ...] = ()
+    stamp: bytes | None = body[end + 1 :]
+    if stamp and (stamp[0] != _UNDERSCORE or len(stamp) != timestamp.SIZE_BYTES):
+        blocks, stamp = _read_tail(body, end + 1)
+        if stamp is None:  # a bracket inside the text: the data ends at the last one from which all the rest can be read
+            end, blocks, stamp = _read_from_end(body, end)
     if envelope.encrypted:
         if stamp is None:
             raise BodyError("the body does not end in a time stamp")
-        return Message(envelope, body, body[:end], blocks, stamp, timestamp.decode(stamp))
+        return _new(Message, (envelope, body, body[:end], blocks, stamp, timestamp.decode(stamp)))
     try:
         panel_time = timestamp.decode(stamp) if stamp else None
     except TimestampError:
         panel_time = None
-    return Message(envelope, body, body[:end], blocks, stamp or b"", panel_time)
+    return _new(Message, (envelope, body, body[:end], blocks, stamp or b"", panel_time))
 
 
 def _read_tail(body: bytes, at: int) -> tuple[tuple[tuple[str, bytes], ...], bytes | None]:

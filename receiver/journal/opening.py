@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +15,10 @@ from receiver import clock
 from receiver.config import JournalSettings
 from receiver.errors import ConfigError
 from receiver.journal.folder import sync
+from receiver.journal.groups import unpack
 from receiver.journal.jobs import learn_origins, newest_moments
 from receiver.journal.log import log_of
-from receiver.journal.records import FORMAT_VERSION, SCHEMA, Origin
+from receiver.journal.records import FORMAT_VERSION, SCHEMA, Origin, wrong_version
 from receiver.journal.repeats import Repeats
 from receiver.journal.salvage import Checked, Damage, check, is_damage
 from receiver.journal.writer import connect
@@ -27,10 +27,10 @@ Recall = Callable[[sqlite3.Connection], None]
 
 
 class Found(NamedTuple):
-    """What a journal holds at start: its last position and the identity there, and what ``Journal`` tells of it."""
+    """What a journal holds at start: its last position, the parts of the group there, and what ``Journal`` tells of it."""
 
     position: int
-    identity: bytes | None
+    parts: bytes | None
     origins: dict[Origin, int]
     newest_us: int
     newest_stamp_us: int
@@ -60,21 +60,21 @@ def _read(file: Path, origins: Sequence[Origin], recall: Recall, checked: Checke
     os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
     for path in (log_of(file), file):
         with suppress(FileNotFoundError):
-            sync(path)  # a crash may have left rows that were written and never synced; repeats of them get an ACK
+            sync(path)  # a crash may have left groups that were written and never synced; repeats of them get an ACK
     with closing(connect(file, create=True)) as db:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, FORMAT_VERSION):
-            raise ConfigError(f"{file} has format {version}, this program writes format {FORMAT_VERSION}")
-        if version == 0 or not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'dead_letters'").fetchone():
-            db.executescript(SCHEMA)  # also into a journal from before there were dead letters
-        position, identity = _last(db)
+            raise ConfigError(f"{file} {wrong_version(version)}")
+        if version == 0:
+            db.executescript(SCHEMA)
+        position, parts = _last(db)
         numbers, moments = learn_origins(db, origins), newest_moments(db)
         recall(db)
-    return Found(position, identity, numbers, *moments, checked.damage, checked.whole)
+    return Found(position, parts, numbers, *moments, checked.damage, checked.whole)
 
 
 def _last(db: sqlite3.Connection) -> tuple[int, bytes | None]:
-    newest = db.execute("SELECT position, identity FROM signals ORDER BY position DESC LIMIT 1").fetchone()
+    newest = db.execute("SELECT last, parts FROM groups ORDER BY last DESC LIMIT 1").fetchone()
     handed_over = db.execute("SELECT COALESCE(MAX(position), 0) FROM cursors").fetchone()[0]
     if newest is None or newest[0] < handed_over:
         return handed_over, None  # the newest were lost: what comes must lie beyond every output's place
@@ -87,16 +87,13 @@ def recall_repeats(db: sqlite3.Connection, repeats: Repeats, settings: JournalSe
     How long ago that was, only the wall clock can say; what bears a later time than it came just now.
     """
     since_us = now_us - settings.repeat_window_seconds * clock.SECOND_US
-    last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
-    old = db.execute(
-        "SELECT position FROM signals WHERE received_us < ? ORDER BY position DESC LIMIT 1", (since_us,)
-    ).fetchone()
-    recent = db.execute(
-        "SELECT identity, position, MAX(0, ? - received_us) / 1000000 FROM signals "
-        "WHERE position > ? AND kind = 0 AND number = 0 ORDER BY position",
-        (now_us, max(old[0] if old else 0, last - settings.repeat_max)),
-    )
+    last = db.execute("SELECT COALESCE(MAX(last), 0) FROM groups").fetchone()[0]
+    old = db.execute("SELECT last FROM groups WHERE received_us < ? ORDER BY last DESC LIMIT 1", (since_us,)).fetchone()
+    after = max(old[0] if old else 0, last - settings.repeat_max)
     came_us = steady_us - settings.repeat_window_seconds * clock.SECOND_US
-    for age, together in groupby(recent, itemgetter(2)):
-        came_us = max(came_us, steady_us - age * clock.SECOND_US)
-        repeats.add({identity: position for identity, position, _ in together}, came_us)
+    recent = db.execute("SELECT last, first, parts, content FROM groups WHERE last > ? ORDER BY last", (after,))
+    for group in recent:
+        messages = [(position, entry) for position, entry in unpack(*group).messages if entry.kind == 0]
+        for age, together in groupby(messages, lambda message: max(0, now_us - message[1].received_us) // clock.SECOND_US):
+            came_us = max(came_us, steady_us - age * clock.SECOND_US)
+            repeats.add({entry.identity: position for position, entry in together}, came_us)

@@ -4,20 +4,29 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing
+from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal.deliveries import TAKEN, WANTED, Letter, Span, span_at
 from receiver.journal.folder import FILE_NAME, mark_damage
+from receiver.journal.groups import Group, Opened, count_urgent, unpack
 from receiver.journal.lanes import Lane
-from receiver.journal.records import FORMAT_VERSION, Origin, Refusal, Row, Stored
+from receiver.journal.records import FORMAT_VERSION, Kind, Origin, Refusal, Row, Stored, wrong_version
 
-_AFTER = "SELECT * FROM signals WHERE position > ? AND lane = ? ORDER BY position LIMIT ?"
-# Without the literal, SQLite cannot know that the index over the urgent rows serves.
-_URGENT_AFTER = "SELECT * FROM signals WHERE position > ? AND lane = 0 ORDER BY position LIMIT ?"
+_COLUMNS = "last, first, urgent, received_us, parts, content"
+_AFTER = f"SELECT {_COLUMNS} FROM groups WHERE last > ? ORDER BY last"  # noqa: S608 - our own names
+# Without the literal, SQLite cannot know that the index over the groups with urgent events serves.
+_URGENT_AFTER = f"SELECT {_COLUMNS} FROM groups WHERE last > ? AND urgent > 0 ORDER BY last"  # noqa: S608
 
-_LOST_ORIGIN = Origin("0", "0", "unknown", "tcp")  # of a row that was carried over from a damaged journal without it
+_LOST_ORIGIN = Origin(
+    "0", "0", "unknown", "tcp"
+)  # of what was carried over from a damaged journal without it, and of what is lost
+
+_LOST_PRIORITY = 5
 
 
 class Reader:
@@ -36,6 +45,7 @@ class Reader:
         self._file = data_dir / FILE_NAME
         self._origins: dict[int, Origin] = {}
         self._in_use = threading.Lock()
+        self._read_last: dict[Lane, tuple[Group, Opened]] = {}  # an output takes the events of one group in several steps
         if not self._file.exists():
             raise ConfigError(f"there is no journal in {data_dir}: has the receiver run with this configuration?")
         try:
@@ -51,7 +61,7 @@ class Reader:
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version != FORMAT_VERSION:
-                raise ConfigError(f"{self._file} has format {version}, this program reads format {FORMAT_VERSION}")
+                raise ConfigError(f"{self._file} {wrong_version(version)}")
         except BaseException:
             connection.close()
             raise
@@ -69,6 +79,7 @@ class Reader:
                 connection, self._connection = self._connection, self._open()
                 connection.close()
                 self._origins.clear()
+                self._read_last.clear()
         except (OSError, ConfigError, sqlite3.Error) as error:
             raise JournalUnavailable(f"the journal cannot be read: {error}") from error
 
@@ -86,25 +97,86 @@ class Reader:
         try:
             with self._in_use:
                 self._follow()
-                if lane is Lane.URGENT:
-                    found = self._connection.execute(_URGENT_AFTER, (position, limit))
-                else:
-                    found = self._connection.execute(_AFTER, (position, lane.value, limit))
-                return [self._stored(row) for row in found.fetchall()]
+                return self._after(lane, position, limit)
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
                 mark_damage(self._file, str(error))
             raise JournalUnavailable(f"the journal cannot be read: {error}") from error
 
+    def _after(self, lane: Lane, position: int, limit: int) -> list[Stored]:
+        found: list[Stored] = []
+        before = self._read_last.get(lane)
+        if before is not None and before[0].first - 1 <= position < before[0].last:
+            found += islice(self._events(*before, lane, position), limit)
+            position = before[0].last
+        if len(found) < limit:
+            with closing(self._connection.execute(_URGENT_AFTER if lane is Lane.URGENT else _AFTER, (position,))) as rows:
+                for row in rows:
+                    group = Group._make(row)
+                    opened = unpack(group.last, group.first, group.parts, group.content)
+                    self._read_last[lane] = group, opened
+                    found += islice(self._events(group, opened, lane, position), limit - len(found))
+                    if len(found) >= limit:
+                        break
+        return found
+
+    def _events(self, group: Group, opened: Opened, lane: Lane | None, after: int) -> Iterator[Stored]:
+        """Return the events of a group that follow a position, in order: those of one lane, or all."""
+        lost = None
+        if opened.holes or group.urgent != count_urgent([entry for _, entry in opened.messages]):
+            lost = self._lost(group, opened, lane)
+        for position, entry in opened.messages:
+            if lost is not None and lost.position < position:
+                if lost.position > after:
+                    yield lost
+                lost = None
+            if position + len(entry.events) <= after + 1:
+                continue
+            for number, row in enumerate(entry.rows(), position):
+                if number > after and (lane is None or row.lane == lane):
+                    yield Stored(number, row, self._origin(row.origin))
+        if lost is not None and lost.position > after:
+            yield lost
+
+    def _lost(self, group: Group, opened: Opened, lane: Lane | None) -> Stored | None:
+        """Return what stands for the events of a group that cannot be read, of one lane or of both; None if all can.
+
+        How many of them were urgent follows from the number that the group has in a column of its own.
+        """
+        holes = opened.holes
+        told = ", ".join(f"{first} to {last}" for first, last in holes)
+        mark_damage(self._file, f"the group of positions {group.first} to {group.last} is not as it was written")
+        if not holes:
+            return None
+        count = sum(last - first + 1 for first, last in holes)
+        urgent = min(count, max(0, group.urgent - count_urgent([entry for _, entry in opened.messages])))
+        if lane is not None:
+            count = urgent if lane is Lane.URGENT else count - urgent
+        identity = blake2b(f"lost {told}".encode(), digest_size=16).digest()
+        row = Row(
+            Kind.SIGNAL.value, Lane.NORMAL if lane is None else lane, _LOST_PRIORITY, 0, group.received_us, None, identity,
+            0, 0, "", "", b"", None,
+        )  # fmt: skip
+        return Stored(holes[-1][1], row, _LOST_ORIGIN, told, count) if count else None
+
     def all(self) -> Iterator[Stored]:
         """Return every stored event in order."""
-        for row in self._connection.execute("SELECT * FROM signals ORDER BY position"):
-            yield self._stored(row)
+        for row in self._connection.execute(f"SELECT {_COLUMNS} FROM groups ORDER BY last"):  # noqa: S608 - our own names
+            group = Group._make(row)
+            yield from self._events(group, unpack(group.last, group.first, group.parts, group.content), None, 0)
 
     def last(self, count: int) -> list[Stored]:
         """Return the newest events, oldest first."""
-        found = self._connection.execute("SELECT * FROM signals ORDER BY position DESC LIMIT ?", (count,)).fetchall()
-        return [self._stored(row) for row in reversed(found)]
+        found: list[Stored] = []
+        newest = f"SELECT {_COLUMNS} FROM groups ORDER BY last DESC"  # noqa: S608 - our own names
+        with closing(self._connection.execute(newest)) as rows:
+            for row in rows:
+                group = Group._make(row)
+                opened = unpack(group.last, group.first, group.parts, group.content)
+                found = [*self._events(group, opened, None, 0), *found]
+                if len(found) >= count:
+                    break
+        return found[-count:]
 
     def refusals(self, count: int) -> list[Refusal]:
         """Return the newest refused frames, oldest first."""
@@ -119,9 +191,7 @@ class Reader:
 
     def span(self, output: str, stored: Stored) -> Span | None:
         """Return when an output took an event, or had it left out by its filter; None: not yet, or no longer known."""
-        with suppress(sqlite3.OperationalError):  # a journal from before there were spans
-            return span_at(self._connection, output, stored.lane, stored.position)
-        return None
+        return span_at(self._connection, output, stored.lane, stored.position)
 
     def letters(self, output: str, position: int | None = None) -> list[tuple[Letter, Stored]]:
         """Return the dead letters of an output, oldest first, or the one at a position; those taken since are among them."""
@@ -151,36 +221,50 @@ class Reader:
             raise JournalUnavailable(f"the journal cannot be read: {error}") from error
 
     def _letters(self, condition: str, values: tuple[object, ...]) -> list[tuple[Letter, Stored]]:
-        try:
-            rows = self._connection.execute(f"SELECT * FROM dead_letters WHERE {condition}", values).fetchall()  # noqa: S608 - ours
-        except sqlite3.OperationalError:
-            if self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'dead_letters'").fetchone():
-                raise
-            return []  # a journal from before there were dead letters
+        rows = self._connection.execute(f"SELECT * FROM dead_letters WHERE {condition}", values).fetchall()  # noqa: S608 - ours
         fields = len(Letter._fields)
-        return [(Letter._make(row[:fields]), self._stored(row[fields:])) for row in rows]
+        return [(Letter._make(row[:fields]), self._letter(row[fields:])) for row in rows]
+
+    def _letter(self, row: tuple[Any, ...]) -> Stored:
+        kept = Row._make(row[1:])
+        return Stored(int(row[0]), kept, self._origin(kept.origin))
 
     def damage(self) -> list[str]:
         """Check the file and return what is wrong with it, in sentences; none when it is sound."""
         try:
             wrong = [f"SQLite: {text}" for (text,) in self._connection.execute("PRAGMA integrity_check") if text != "ok"]
-            return wrong + self._gaps()
+            return wrong + self._gaps() + self._altered()
         except sqlite3.DatabaseError as error:
             return [f"SQLite: {error}"]
 
     def _gaps(self) -> list[str]:
-        found = self._connection.execute("SELECT MIN(position), MAX(position), COUNT(*) FROM signals").fetchone()
-        first, last, count = found
+        first, last, count = self._connection.execute(
+            "SELECT MIN(first), MAX(last), SUM(last - first + 1) FROM groups"
+        ).fetchone()
         if count and last - first + 1 != count:
             return [f"{last - first + 1 - count} positions are missing between {first} and {last}"]
         return []
 
-    def _stored(self, row: tuple[object, ...]) -> Stored:
-        record = Row._make(row[1:])
-        origin = self._origins.get(record.origin)
+    def _altered(self) -> list[str]:
+        """Return what does not fit its checksum, and the groups whose columns do not fit what is in them."""
+        wrong: list[str] = []
+        for row in self._connection.execute(f"SELECT {_COLUMNS} FROM groups ORDER BY last"):  # noqa: S608 - our own names
+            group = Group._make(row)
+            opened = unpack(group.last, group.first, group.parts, group.content)
+            wrong += [
+                f"positions {first} to {last}: the checksum does not fit; they were altered" for first, last in opened.holes
+            ]
+            entries = [entry for _, entry in opened.messages]
+            if not opened.holes and group[1:4] != (opened.messages[0][0], count_urgent(entries), entries[-1].received_us):
+                wrong.append(f"positions {group.first} to {group.last}: what the row says of its content is not so")
+        return wrong
+
+    def _origin(self, number: int) -> Origin:
+        """Return the origin with a number, which stands for it in what is stored."""
+        origin = self._origins.get(number)
         if origin is None:
             found = self._connection.execute(
-                "SELECT receiver_number, line, listener, transport FROM origins WHERE origin = ?", (record.origin,)
+                "SELECT receiver_number, line, listener, transport FROM origins WHERE origin = ?", (number,)
             ).fetchone()
-            origin = self._origins[record.origin] = Origin(*found) if found else _LOST_ORIGIN
-        return Stored(int(str(row[0])), record, origin)
+            origin = self._origins[number] = Origin(*found) if found else _LOST_ORIGIN
+        return origin

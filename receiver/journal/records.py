@@ -1,25 +1,24 @@
-"""What the journal holds, row by row, and its tables.
+"""What the journal holds, and its tables.
 
-``signals`` is the hot table: a group commit appends rows and nothing else. It has one index, over the urgent rows alone,
-because they are few; whatever else people look things up by is read from it, off the path. What was decided when the
-signal came (lane, priority, duress, flags, the panel's time in UTC) is stored; the rest is decoded again when it is read.
+``groups`` is the hot table: a commit appends one row, all its messages in it (``groups.py``), and nothing else. It has one
+index, over the rows with urgent events alone, because they are few; whatever else people look things up by is read from it,
+off the path. What was decided when the signal came (lane, priority, duress, flags, the panel's time in UTC) is stored; the
+rest is decoded again when it is read.
 """
 
 from enum import IntEnum
-from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
 from receiver.journal.lanes import Lane
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS signals (
-    position INTEGER PRIMARY KEY, kind INTEGER NOT NULL, lane INTEGER NOT NULL, priority INTEGER NOT NULL,
-    duress INTEGER NOT NULL, received_us INTEGER NOT NULL, panel_time INTEGER, identity BLOB NOT NULL,
-    number INTEGER NOT NULL, origin INTEGER NOT NULL, peer TEXT NOT NULL, flags TEXT NOT NULL, raw BLOB NOT NULL, body BLOB
+CREATE TABLE IF NOT EXISTS groups (
+    last INTEGER PRIMARY KEY, first INTEGER NOT NULL, urgent INTEGER NOT NULL, received_us INTEGER NOT NULL,
+    parts BLOB NOT NULL, content BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS urgent ON signals (position) WHERE lane = 0;
+CREATE INDEX IF NOT EXISTS urgent ON groups (last) WHERE urgent > 0;
 CREATE TABLE IF NOT EXISTS origins (
     origin INTEGER PRIMARY KEY, receiver_number TEXT NOT NULL, line TEXT NOT NULL, listener TEXT NOT NULL,
     transport TEXT NOT NULL, UNIQUE (receiver_number, line, listener, transport)
@@ -107,15 +106,14 @@ class Entry(NamedTuple):
         ]  # fmt: skip
 
 
-MOST_ROWS = 100
-"""Rows that one statement appends at most."""
-_VALUES = f"(?{', ?' * len(Row._fields)})"
-
-
-@lru_cache(maxsize=MOST_ROWS)
-def append_statement(count: int) -> str:
-    """Return the statement that appends ``count`` rows; SQLite parses each once and keeps it."""
-    return f"INSERT INTO signals VALUES {', '.join([_VALUES] * count)}"  # noqa: S608 - our own names
+def wrong_version(version: int) -> str:
+    """Return what to say of a journal that this program cannot use."""
+    if version > FORMAT_VERSION:
+        return f"has format {version}, this program reads format {FORMAT_VERSION}: use the newer program that wrote it"
+    return (
+        f"has format {version}, this program reads format {FORMAT_VERSION}: let the program that wrote it hand everything "
+        "over (or `journal export` it), then move the data folder away and start with a new one"
+    )
 
 
 class Origin(NamedTuple):
@@ -128,11 +126,17 @@ class Origin(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A row on disk: its position, the row, and its origin in full."""
+    """An event on disk: its position, the row, and its origin in full.
+
+    Where events cannot be read any more, one that says so stands for them: ``lost`` tells their positions in words, and
+    ``stands_for`` how many of its lane they are. Else ``lost`` is empty.
+    """
 
     position: int
     row: Row
     origin: Origin
+    lost: str = ""
+    stands_for: int = 1
 
     @property
     def event_id(self) -> str:

@@ -1,8 +1,8 @@
-"""A damaged journal at start: found, kept aside, and every row that can be read carried into a new one.
+"""A damaged journal at start: found, kept aside, and every message that can be read carried over.
 
 Alarms first: damage never keeps the receiver from starting. The damaged files stay untouched in a folder of their own, for
-whoever wants to try again; rows, cursors and origins go into a new journal at the same positions. The new file is complete
-and synced before the old one is moved: a crash at any step leaves one of the two in place, and the next start goes on.
+whoever wants to try again; messages, cursors and origins go into a new journal at the same positions. The new file is
+complete and synced before the old one is moved: a crash at any step leaves one of the two in place for the next start.
 """
 
 import os
@@ -14,17 +14,17 @@ from typing import NamedTuple
 
 from receiver import clock
 from receiver.journal.folder import FILE_NAME, MARK_NAME, mark_damage, sync
+from receiver.journal.groups import INSERT_GROUP, Group, is_whole, pack, unpack
 from receiver.journal.log import PAGE_BYTES, index_of, indexed_frames, log_of, lost_groups, mended, pages_of
 from receiver.journal.pages import rows_of
-from receiver.journal.records import SCHEMA, Row
+from receiver.journal.records import SCHEMA
 
 CHECKED_AT_START_BYTES = 48 * 1024 * 1024
 """A larger file is checked after the start, in the background: 48 MB take about 0.1 s."""
 _NEW = "journal.salvaged"
-_INSERT = f"INSERT OR IGNORE INTO signals VALUES (?{', ?' * len(Row._fields)})"  # noqa: S608 - our own names
-_RANGE = "SELECT * FROM signals WHERE position BETWEEN ? AND ?"
-_SINGLE = "SELECT * FROM signals WHERE position = ? AND position = ?"
-_ROWS_AT_ONCE = 500
+_RANGE = "SELECT * FROM groups WHERE last BETWEEN ? AND ?"
+_SINGLE = "SELECT * FROM groups WHERE last = ? AND last = ?"
+_POSITIONS_AT_ONCE = 500
 _MOST_FAILURES = 200_000  # queries that may fail before the rest of a file counts as unreadable; some 10 s
 _LOOKED_BEYOND = 10_000
 _FIRST_GUESSED = 10_000  # a journal whose oldest readable position is later had its first ones deleted by retention
@@ -125,11 +125,23 @@ def quick_check(file: Path) -> str:
     with closing(_read_only(file)) as db:
         try:
             found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+            if found == "ok":
+                return _first_altered(db)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
             return str(error)
-    return "" if found == "ok" else found.replace("\n", " ")
+    return found.replace("\n", " ")
+
+
+def _first_altered(db: sqlite3.Connection) -> str:
+    """Check what SQLite has no checksum for: the content of the groups."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'groups'").fetchone():
+        return ""
+    for last, first, parts, content in db.execute("SELECT last, first, parts, content FROM groups"):
+        if not is_whole(last, first, parts, content):
+            return f"something of positions {first} to {last} does not fit its checksum"
+    return ""
 
 
 # -- carrying over ------------------------------------------------------------------------------------------------------
@@ -195,10 +207,11 @@ def _finish_interrupted(file: Path) -> None:
 
 
 def _carry_signals(damaged: sqlite3.Connection, file: Path, db: sqlite3.Connection) -> tuple[int, int]:
-    """Copy every row that can be read; return how many, and how many positions between them cannot."""
+    """Copy every message that can be read; return how many events, and how many positions between them cannot be read."""
     reading = _Reading(damaged)
-    for rows in reading.rows():
-        db.executemany(_INSERT, rows)
+    for groups in reading.groups():
+        for group in groups:
+            _carry(db, group)
     kept, lost = _count(reading, db)
     if lost or not kept or reading.newest_unreadable:
         _carry_from_pages(file, db, 0 if reading.oldest_unreadable else reading.first or 0)
@@ -206,8 +219,27 @@ def _carry_signals(damaged: sqlite3.Connection, file: Path, db: sqlite3.Connecti
     return kept, lost
 
 
+def _carry(db: sqlite3.Connection, group: Group) -> None:
+    """Write the messages of a group that are not there yet: a row for each run without a gap."""
+    messages = unpack(group.last, group.first, group.parts, group.content).messages
+    if messages and _is_there(db, messages[0][0], group.last):  # a part of it was carried over before
+        messages = [(at, entry) for at, entry in messages if not _is_there(db, at, at + len(entry.events) - 1)]
+    begin = 0
+    for number in range(1, len(messages) + 1):
+        end = messages[number - 1][0] + len(messages[number - 1][1].events)
+        if number == len(messages) or messages[number][0] != end:
+            db.executemany(INSERT_GROUP, pack(messages[begin][0], [entry for _, entry in messages[begin:number]]))
+            begin = number
+
+
+def _is_there(db: sqlite3.Connection, first: int, last: int) -> bool:
+    """Tell whether any of these positions was carried over."""
+    found = db.execute("SELECT first FROM groups WHERE last >= ? ORDER BY last LIMIT 1", (first,)).fetchone()
+    return found is not None and bool(found[0] <= last)
+
+
 def _count(reading: "_Reading", db: sqlite3.Connection) -> tuple[int, int]:
-    kept, lowest, highest = db.execute("SELECT COUNT(*), MIN(position), MAX(position) FROM signals").fetchone()
+    kept, lowest, highest = db.execute("SELECT SUM(last - first + 1), MIN(first), MAX(last) FROM groups").fetchone()
     if not kept:
         return 0, reading.last or 0
     first = lowest if lowest > _FIRST_GUESSED else min(lowest, reading.first or lowest)
@@ -215,8 +247,8 @@ def _count(reading: "_Reading", db: sqlite3.Connection) -> tuple[int, int]:
 
 
 def _carry_from_pages(file: Path, db: sqlite3.Connection, first: int) -> None:
-    """Take rows that are missing so far from any page that holds them, whether the tree leads to it or not."""
-    have = {position for (position,) in db.execute("SELECT position FROM signals")}
+    """Take messages that are missing so far from any page that holds them, whether the tree leads to it or not."""
+    have = {last for (last,) in db.execute("SELECT last FROM groups")}
     newer = pages_of(log_of(file))
     with file.open("rb") as raw:
 
@@ -227,8 +259,10 @@ def _carry_from_pages(file: Path, db: sqlite3.Connection, first: int) -> None:
             return newer.get(number) or raw.read(PAGE_BYTES)
 
         for number in range(2, max([file.stat().st_size // PAGE_BYTES, *newer]) + 1):
-            found = rows_of(page_of(number), lambda position: position >= first and position not in have, page_of)
-            db.executemany(_INSERT, [row for row in found if _plausible(row)])
+            found = rows_of(page_of(number), lambda last: last >= first and last not in have, page_of)
+            for row in found:
+                if _plausible(row):
+                    _carry(db, Group._make(row))
 
 
 class _Reading:
@@ -237,15 +271,15 @@ class _Reading:
     def __init__(self, damaged: sqlite3.Connection) -> None:
         self._damaged = damaged
         self._failures = 0
-        self.first = self._from = self._one("SELECT MIN(position) FROM signals")
+        self.first = self._from = self._one("SELECT first FROM groups ORDER BY last LIMIT 1")
         if self.first is None:  # the oldest page is unreadable; without deletions before it, positions began at 1
             self.first, self._from = 1, 0
         self.oldest_unreadable = self._from == 0
-        self.last = self._until = self._one("SELECT MAX(position) FROM signals")
+        self.last = self._until = self._one("SELECT MAX(last) FROM groups")
         self.newest_unreadable = False
-        if self.last is None:  # the newest page is unreadable: ask the index of urgent rows and the cursors, look beyond
+        if self.last is None:  # the newest page is unreadable: ask the index of urgent groups and the cursors, look beyond
             known = (
-                self._one("SELECT MAX(position) FROM signals WHERE lane = 0"),
+                self._one("SELECT MAX(last) FROM groups WHERE urgent > 0"),
                 self._one("SELECT MAX(position) FROM cursors"),
             )
             self.newest_unreadable = True
@@ -254,19 +288,19 @@ class _Reading:
 
     def _one(self, query: str) -> int | None:
         with suppress(sqlite3.DatabaseError):
-            found = self._damaged.execute(query).fetchone()[0]
-            return None if found is None else int(found)
+            found = self._damaged.execute(query).fetchone()
+            return None if found is None or found[0] is None else int(found[0])
         return None
 
-    def rows(self) -> Iterator[list[tuple[object, ...]]]:
-        """Return all rows that can be read, some at a time."""
+    def groups(self) -> Iterator[list[Group]]:
+        """Return all groups that can be read, some at a time."""
         first, last = self._from or 0, self._until or 0
-        ranges = [(begin, min(begin + _ROWS_AT_ONCE - 1, last)) for begin in range(first, last + 1, _ROWS_AT_ONCE)]
+        ranges = [(begin, min(begin + _POSITIONS_AT_ONCE - 1, last)) for begin in range(first, last + 1, _POSITIONS_AT_ONCE)]
         ranges.reverse()
         while ranges and self._failures < _MOST_FAILURES:
             begin, end = ranges.pop()
             try:
-                # A range looks at the row behind it too, which may lie in a damaged page; a single position does not.
+                # A range looks at the group behind it too, which may lie in a damaged page; a single position does not.
                 query = _RANGE if begin < end else _SINGLE
                 found = self._damaged.execute(query, (begin, end)).fetchall()
             except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError):
@@ -275,12 +309,12 @@ class _Reading:
                     middle = (begin + end) // 2
                     ranges += [(middle + 1, end), (begin, middle)]
                 continue
-            yield [row for row in found if _plausible(row)]
+            yield [Group._make(row) for row in found if _plausible(row)]
 
 
 def _plausible(row: tuple[object, ...]) -> bool:
     """Tell whether a row has the types that we write; one that has not is unreadable."""
-    kinds = (int, int, int, int, int, int, int | None, bytes, int, int, str, str, bytes, bytes | None)
+    kinds = (int, int, int, int, bytes, bytes)
     return all(isinstance(value, kind) for value, kind in zip(row, kinds, strict=True))
 
 

@@ -7,46 +7,31 @@ Signals that arrive while a commit runs form the next group; one commit and one 
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from receiver import clock
 from receiver.config import JournalSettings
 from receiver.errors import JournalUnavailable
-from receiver.journal.cursor import Cursor
+from receiver.journal.cursor import Cursor, Places
 from receiver.journal.deliveries import Span
 from receiver.journal.folder import Folder
+from receiver.journal.groups import count_urgent
 from receiver.journal.jobs import Job, deletion, probe
 from receiver.journal.lanes import Lane
 from receiver.journal.opening import open_journal, recall_repeats
-from receiver.journal.records import MOST_ROWS, Entry, Origin, Receipt, Refusal
+from receiver.journal.records import Entry, Origin, Receipt, Refusal
 from receiver.journal.repeats import Repeats
-from receiver.journal.writer import Adopted, Batch, Writer
+from receiver.journal.waiting import Waiting
+from receiver.journal.writer import Batch, Writer
 
 _REFUSALS_HELD = 1000
 _OWN_HELD = 1000
 """Path and trouble events that are kept over a failure, and that find room above the limits."""
 _CLOSE_SECONDS = 5.0
-
-
-class _Stored(asyncio.Future[None]):
-    """Done when a group is on disk. Many wait for it: one who gives up must not take it from the others."""
-
-    def cancel(self, msg: object = None) -> bool:
-        """Refuse; the task that was cancelled ends when the group is on disk."""
-        return False
-
-
-class _Group:
-    """Signals that will be stored by one commit, and those who wait for it."""
-
-    __slots__ = ("batch", "done", "identities", "known")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.batch = Batch()
-        self.identities: dict[bytes, int] = {}  # where in the group each message begins
-        self.known: dict[bytes, int] = {}  # messages that were found on disk meanwhile, and their positions
-        self.done = _Stored(loop=loop)
+_NOTHING: dict[bytes, int] = {}
+_ENOUGH = 100
+"""Events that are handed over without asking whether more arrive: what a commit costs by itself is spread thin by then."""
 
 
 class Journal:
@@ -68,7 +53,7 @@ class Journal:
         self._folder = Folder(data_dir)
         self._file = self._folder.file
         self._repeats = Repeats(settings.repeat_window_seconds, settings.repeat_max)
-        self._cursors: dict[tuple[str, Lane], Cursor] = {}
+        self._places = Places()
         self._listeners: list[Callable[[], None]] = []
         self.failure: JournalUnavailable | None = None
         self.failures = self.slow_syncs = 0
@@ -76,15 +61,15 @@ class Journal:
         self._backlog = 0
         try:
             found = open_journal(self._file, origins, self._recall_repeats)
-            self._writer = Writer(self._folder, found.position + 1, found.identity, self._reported)
+            self._writer = Writer(self._folder, found.position + 1, found.parts, self._reported)
         except BaseException:
             self._folder.close()
             raise
         self.origins, self.damage, self.checked = found.origins, found.damage, found.checked
         self.newest_us, self.newest_stamp_us = found.newest_us, found.newest_stamp_us
         """When the newest event was received, and the stamp of the newest encrypted one; as found at start, 0 is none."""
-        self._group = _Group(self._loop)
-        self._busy: _Group | None = None
+        self._group = Waiting(self._loop)
+        self._busy: Waiting | None = None
         self._busy_since = 0.0
         self._gathering = False
         self._gathered = 0
@@ -102,42 +87,58 @@ class Journal:
 
         A repeat gets the first receipt. What is not on disk, and must not be acknowledged, has why not in its place.
         """
-        found: list[Receipt | JournalUnavailable | tuple[_Group, bool]] = [self._take(entry) for entry in entries]
-        waits = {place[0] for place in found if type(place) is tuple}  # type: ignore[misc]
-        for group in waits:
-            with suppress(JournalUnavailable):
-                await group.done  # type: ignore[union-attr]
-        return [
-            self._outcome(entry, *place) if type(place) is tuple else place  # type: ignore[misc]
-            for entry, place in zip(entries, found, strict=True)
-        ]
+        group = self._group
+        known = self._take(entries, group)
+        error = await group.done if len(known) < len(entries) else None
+        if not known and error is None:
+            first, offsets = group.batch.first_position, group.identities
+            return [Receipt(first + offsets[entry.identity], False) for entry in entries]
+        return [await self._outcome(entry, known.get(number), group) for number, entry in enumerate(entries)]
 
-    def _take(self, entry: Entry) -> "Receipt | JournalUnavailable | tuple[_Group, bool]":
-        """Put a message into the group, unless it is known; return the group it is in and whether it is a repeat."""
-        identity = entry.identity
-        if self._repeats.recall(identity) is not None:
-            position = self._repeats.find(identity, self._steady())
-            if position is not None:
-                return Receipt(position, repeat=True)
-        group, busy = self._group, self._busy
-        if busy is not None and identity in busy.identities:  # the same message is on its way to the disk
-            return busy, True
-        if identity in group.identities:
-            return group, True
-        try:
-            self.check_room(len(entry.events))
-        except JournalUnavailable as error:
-            return error
-        group.identities[identity] = group.batch.events
-        group.batch.add(entry)
-        self._wake_writer()
-        return group, False
+    def _take(self, entries: Sequence[Entry], group: Waiting) -> dict[int, Receipt | JournalUnavailable | Waiting]:
+        """Put messages into the group; return, by their place, those that are known or find no room.
 
-    def _outcome(self, entry: Entry, group: _Group, repeat: bool) -> Receipt | JournalUnavailable:
-        error = group.done.exception()
-        if isinstance(error, JournalUnavailable):
-            return error
-        return Receipt(group.batch.first_position + group.identities[entry.identity], repeat)
+        Of one that is on its way to the disk already, that is the group it is in.
+        """
+        busy, recall, batch, waiting = self._busy, self._repeats.recall, group.batch, group.identities
+        on_their_way = _NOTHING if busy is None else busy.identities
+        known: dict[int, Receipt | JournalUnavailable | Waiting] = {}
+        room, before = self._room(), batch.events
+        for number, entry in enumerate(entries):
+            identity, count = entry.identity, len(entry.events)
+            if identity in waiting:
+                known[number] = group
+            elif identity in on_their_way and busy is not None:
+                known[number] = busy
+            elif recall(identity) is not None and (receipt := self._first_receipt(identity)) is not None:
+                known[number] = receipt
+            elif count > room:
+                known[number] = self._no_room()
+            else:
+                waiting[identity] = batch.events
+                batch.entries.append(entry)
+                batch.events += count
+                room -= count
+        if batch.events > before:
+            self._wake_writer()
+        return known
+
+    def _first_receipt(self, identity: bytes) -> Receipt | None:
+        """Return the receipt of a message that is on disk, in the window of repeats."""
+        position = self._repeats.find(identity, self._steady())
+        return None if position is None else Receipt(position, repeat=True)
+
+    async def _outcome(
+        self, entry: Entry, known: Receipt | JournalUnavailable | Waiting | None, group: Waiting
+    ) -> Receipt | JournalUnavailable:
+        """Return what became of a message, once that is sure."""
+        if isinstance(known, Receipt | JournalUnavailable):
+            return known
+        group = known or group
+        error = await group.done
+        if error is not None:
+            return JournalUnavailable(str(error))  # each its own: it may be raised
+        return Receipt(group.batch.first_position + group.identities[entry.identity], known is not None)
 
     def knows(self, identity: bytes) -> bool:
         """Tell whether a message with this identity was stored, in the window of repeats or just out of it."""
@@ -152,8 +153,7 @@ class Journal:
             JournalUnavailable: too much is waiting for the disk.
         """
         self.check_room(len(entries) - _OWN_HELD)
-        for entry in entries:
-            self._group.batch.add(entry)
+        self._group.batch.add(entries)
         self._wake_writer()
 
     def check_room(self, count: int = 1) -> None:
@@ -162,12 +162,19 @@ class Journal:
         Raises:
             JournalUnavailable: too much waits for the disk or for the outputs.
         """
-        if self._group.batch.events + count > self._settings.max_waiting:
-            raise JournalUnavailable(f"{self._settings.max_waiting} signals wait for the disk already")
-        if self._backlog + self._group.batch.events + count > self._settings.max_backlog:
-            raise JournalUnavailable(
-                f"{self._backlog} signals are not delivered; max_backlog is {self._settings.max_backlog}"
-            )
+        if count > self._room():
+            raise self._no_room()
+
+    def _room(self) -> int:
+        """Return how many more events can be taken."""
+        room = min(self._settings.max_waiting, self._settings.max_backlog - self._backlog)
+        return room - self._group.batch.events
+
+    def _no_room(self) -> JournalUnavailable:
+        most, backlog = self._settings.max_waiting, self._settings.max_backlog
+        if most <= backlog - self._backlog:
+            return JournalUnavailable(f"{most} signals wait for the disk already")
+        return JournalUnavailable(f"{self._backlog} signals are not delivered; max_backlog is {backlog}")
 
     def _wake_writer(self) -> None:
         """Begin to gather a group, unless one is being gathered or written."""
@@ -179,7 +186,7 @@ class Journal:
     def _gather(self) -> None:
         """Hand the group over once a turn of the loop brought nothing new, so that what arrives together shares a sync."""
         count = self._group.batch.events
-        if self._gathered < count < MOST_ROWS:
+        if self._gathered < count < _ENOUGH:
             self._gathered = count
             self._loop.call_soon(self._gather)
         else:
@@ -190,9 +197,9 @@ class Journal:
         if self._busy is not None or not self._group.batch:
             return
         if self.failure is None:
-            self._busy, self._group = self._group, _Group(self._loop)
+            self._busy, self._group = self._group, Waiting(self._loop)
         else:  # the group waits until the journal is mended
-            self._busy = _Group(self._loop)
+            self._busy = Waiting(self._loop)
             self._busy.batch.mend = True
         self._idle.clear()
         self._busy_since = clock.monotonic()
@@ -221,7 +228,7 @@ class Journal:
         if self._group.identities or (self._group.batch and batch.error is None):
             self._wake_writer()  # after a failure only a panel or the next flush tries the disk again
 
-    def _remember(self, group: _Group) -> None:
+    def _remember(self, group: Waiting) -> None:
         batch = group.batch
         first = batch.first_position
         self.on_sync(batch.sync_seconds, batch.events)
@@ -238,22 +245,20 @@ class Journal:
 
     def _count(self, urgent: int, normal: int) -> None:
         """Note that so many events of each lane more wait for the outputs, and wake them."""
-        for cursor in self._cursors.values():
-            cursor.waiting += urgent if cursor.lane is Lane.URGENT else normal
+        self._places.count(urgent, normal)
         for listener in self._listeners:
             listener()
 
-    def _fail(self, group: _Group, error: JournalUnavailable) -> None:
+    def _fail(self, group: Waiting, error: JournalUnavailable) -> None:
         """Tell everybody who waits that it is not on disk; keep for later what no panel will send again."""
         self.failures += 1
         waiting = [group]
         if group.batch.mend:
             waiting.append(self._group)
-            self._group = _Group(self._loop)
+            self._group = Waiting(self._loop)
         for failed in waiting:
             self._give_back(failed.batch)
-            failed.done.set_exception(JournalUnavailable(f"the journal cannot be written: {error}"))
-            failed.done.exception()  # read, in case nobody waits
+            failed.done.set_result(JournalUnavailable(f"the journal cannot be written: {error}"))
 
     def _give_back(self, batch: Batch) -> None:
         """Keep for the next commit what no panel will send again; newer cursors win."""
@@ -262,48 +267,38 @@ class Journal:
         following.spans = batch.spans | following.spans
         following.refusals = (batch.refusals + following.refusals)[-_REFUSALS_HELD:]
         room = _OWN_HELD - sum([entry.kind != 0 for entry in following.entries])
-        for entry in [entry for entry in batch.entries if entry.kind != 0][: max(0, room)]:
-            following.add(entry)
+        following.add([entry for entry in batch.entries if entry.kind != 0][: max(0, room)])
 
-    def _adopt(self, adopted: list[Adopted]) -> None:
-        """Take in rows that a failed commit left on disk: they are stored, and a repeat of one gets its receipt."""
+    def _adopt(self, adopted: list[tuple[int, Entry]]) -> None:
+        """Take in messages that a failed commit left on disk: they are stored, and a repeat of one gets its receipt."""
         if not adopted:
             return
-        messages = {row.identity: row.position for row in adopted if row.kind == 0 and row.number == 0}
+        messages = {entry.identity: position for position, entry in adopted if entry.kind == 0}
         self._repeats.add(messages, self._steady())
-        urgent = sum(row.lane == Lane.URGENT for row in adopted)
-        self._count(urgent, len(adopted) - urgent)
-        group, found = self._group, {row.identity for row in adopted}
+        entries = [entry for _, entry in adopted]
+        urgent = count_urgent(entries)
+        self._count(urgent, sum([len(entry.events) for entry in entries]) - urgent)
+        group, found = self._group, {entry.identity for entry in entries}
         group.known = {identity: messages[identity] for identity in group.identities if identity in messages}
-        fresh = [entry for entry in group.batch.entries if entry.identity not in found]
-        group.batch.entries, group.batch.events, group.batch.urgent = [], 0, 0
         group.identities = dict.fromkeys(group.known, 0)
+        fresh = [entry for entry in group.batch.entries if entry.identity not in found]
+        group.batch.entries, group.batch.events = [], 0
         for entry in fresh:
             if entry.kind == 0:
                 group.identities.setdefault(entry.identity, group.batch.events)
-            group.batch.add(entry)
+            group.batch.add([entry])
         group.batch.jobs.append(probe)  # so that there is something to commit for those who wait
 
     # -- cursors --------------------------------------------------------------------------------------------------
 
     def cursor(self, output: str, lane: Lane) -> Cursor:
         """Return an output's place in a lane; a new output begins with what is stored from now on."""
-        with sqlite3.connect(self._file) as db:
-            found = db.execute("SELECT position FROM cursors WHERE output = ? AND lane = ?", (output, lane.value)).fetchone()
-            last = db.execute("SELECT COALESCE(MAX(position), 0) FROM signals").fetchone()[0]
-            # A new output begins with what comes; one whose place was lost is handed everything again.
-            first = last if self.damage is None or self.damage.cursors_kept else 0
-            position = first if found is None else int(found[0])
-            try:
-                waiting = db.execute(
-                    "SELECT COUNT(*) FROM signals WHERE position > ? AND lane = ?", (position, lane.value)
-                ).fetchone()[0]
-            except sqlite3.DatabaseError:  # damaged; the check in the background tells, and signals are taken meanwhile
-                waiting = max(0, last - position)
-        db.close()
-        cursor = self._cursors[output, lane] = Cursor(output, lane, position, waiting)
+        # A new output begins with what comes; one whose place was lost is handed everything again.
+        again = self.damage is not None and not self.damage.cursors_kept
+        with closing(sqlite3.connect(self._file)) as db:
+            cursor, known = self._places.recall(db, output, lane, again)
         self._backlog = self.backlog()
-        if found is None:
+        if not known:
             self.save(cursor)
         return cursor
 
@@ -324,22 +319,17 @@ class Journal:
         group = self._group
         group.batch.jobs.append(job)
         self._wake_writer()
-        await group.done
+        error = await group.done
+        if error is not None:
+            raise JournalUnavailable(str(error))
 
     def backlog(self) -> int:
         """Return how many events the slowest output has before it."""
-        return max(self._waiting().values(), default=0)
+        return self._places.backlog()
 
     def slowest(self) -> str:
         """Return the output that has most before it."""
-        waiting = self._waiting()
-        return max(waiting, key=lambda output: waiting[output], default="")
-
-    def _waiting(self) -> dict[str, int]:
-        waiting: dict[str, int] = {}
-        for cursor in self._cursors.values():
-            waiting[cursor.output] = waiting.get(cursor.output, 0) + cursor.waiting
-        return waiting
+        return self._places.slowest()
 
     def notify(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after every commit that stored events."""
@@ -367,8 +357,7 @@ class Journal:
         oldest refusals; called at intervals.
         """
         before_us = 0 if keep_old else self._now() - round(self._settings.retention_days * 86400) * clock.SECOND_US
-        delivered = min((c.position for c in self._cursors.values()), default=None)
-        self._group.batch.jobs.append(deletion(before_us, delivered, self._settings.refusals_kept))
+        self._group.batch.jobs.append(deletion(before_us, self._places.delivered(), self._settings.refusals_kept))
         self._wake_writer()
 
     async def close(self) -> None:

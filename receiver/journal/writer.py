@@ -5,26 +5,26 @@ Everything that goes into the journal's file comes through here: signals, cursor
 
 After any failure nothing of the connection is trusted. A commit whose sync failed may stand in the log all the same, whole
 for whoever opens it next, though no sync vouches for it. So a failed journal is *mended* before it takes anything: what the
-log holds is written into the file and synced, and rows that nobody was told of are adopted (``docs/decisions/0008``).
+log holds is written into the file and synced, and groups that nobody was told of are adopted (``docs/decisions/0008``).
 """
 
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple
 
 from receiver import clock
 from receiver.errors import JournalUnavailable, ReceiverError
 from receiver.journal.deliveries import SPAN, Span
 from receiver.journal.folder import Folder, Place, mark_damage
+from receiver.journal.groups import INSERT_GROUP, pack, unpack
 from receiver.journal.jobs import Job, probe
 from receiver.journal.log import check_log
-from receiver.journal.records import KEEP_REFUSAL, MOST_ROWS, Entry, Refusal, Row, append_statement
+from receiver.journal.records import KEEP_REFUSAL, Entry, Refusal
 
 _LOG_PAGES = 4000  # 16 MB between checkpoints
 _ROOM_FOR_LOGS = 4
@@ -32,28 +32,19 @@ _STOP_SECONDS = 1.0
 CURSOR = "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (output, lane) DO UPDATE SET position = excluded.position"
 
 
-class Adopted(NamedTuple):
-    """A row that was found on disk though its commit was reported failed."""
-
-    position: int
-    identity: bytes
-    kind: int
-    number: int
-    lane: int
-    received_us: int
-
-
 @dataclass(slots=True)
 class Batch:
     """The work of one commit. ``first_position`` and ``sync_seconds`` are set once it is on disk, else ``error`` is.
 
-    With ``mend`` the journal is opened anew after a failure, and ``adopted`` is what was found there beyond what was told.
+    With ``mend`` the journal is opened anew after a failure, and ``adopted`` is what was found there beyond what was told,
+    by the position of each message's first event.
     """
 
     entries: list[Entry] = field(default_factory=list)
     events: int = 0
-    """How many are in the entries, and how many of them are urgent."""
+    """How many are in the entries."""
     urgent: int = 0
+    """How many of them are urgent; set once they are on disk."""
     cursors: dict[tuple[str, int], int] = field(default_factory=dict)
     spans: dict[tuple[str, int, int], Span] = field(default_factory=dict)
     """These come with cursors, never alone."""
@@ -62,20 +53,17 @@ class Batch:
     mend: bool = False
     first_position: int = 0
     sync_seconds: float = 0.0
-    adopted: list[Adopted] = field(default_factory=list)
+    adopted: list[tuple[int, Entry]] = field(default_factory=list)
     error: JournalUnavailable | None = None
 
-    def add(self, entry: Entry) -> None:
-        """Take a message in."""
-        self.entries.append(entry)
-        self.events += len(entry.events)
-        for lane, _, _ in entry.events:
-            if lane == 0:
-                self.urgent += 1
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Take messages in."""
+        self.entries += entries
+        self.events += sum([len(entry.events) for entry in entries])
 
     @property
-    def only_rows(self) -> bool:
-        """Whether there is nothing to write but rows."""
+    def only_entries(self) -> bool:
+        """Whether there is nothing to write but messages."""
         return bool(self.entries) and not (self.cursors or self.refusals or self.jobs)
 
     def __bool__(self) -> bool:
@@ -86,7 +74,7 @@ def connect(file: Path, create: bool = False) -> sqlite3.Connection:
     """Open the journal's file for writing, durable at every commit; it is made only with ``create``."""
     connection = sqlite3.connect(
         f"{file.absolute().as_uri()}?mode={'rwc' if create else 'rw'}", uri=True,
-        isolation_level=None, check_same_thread=False, timeout=5.0, cached_statements=MOST_ROWS * 2,
+        isolation_level=None, check_same_thread=False, timeout=5.0,
     )  # fmt: skip
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -128,30 +116,17 @@ def in_words(error: Exception) -> JournalUnavailable:
     return JournalUnavailable(str(error))
 
 
-def _append(write: sqlite3.Connection, rows: list[Row], first: int) -> None:
-    """Insert rows by one statement.
-
-    A statement a row would let go of the interpreter's lock for each, and the loop would take it each time: with 25 rows
-    a commit that cost 10 µs of CPU a signal more.
-    """
-    values: list[object] = []
-    for position, row in enumerate(rows, first):
-        values.append(position)
-        values += row
-    write.execute(append_statement(len(rows)), values)
-
-
 class Writer(threading.Thread):
     """The thread. ``report`` is called from it with each batch, committed or failed."""
 
     def __init__(
-        self, folder: Folder, next_position: int, last_identity: bytes | None, report: Callable[[Batch], None]
+        self, folder: Folder, next_position: int, last_parts: bytes | None, report: Callable[[Batch], None]
     ) -> None:
-        """Open the file; ``last_identity`` is that of the newest row, by which the journal is known again."""
+        """Open the file; ``last_parts`` are those of the newest group, by which the journal is known again."""
         super().__init__(name="journal-writer", daemon=True)
         self._folder = folder
         self._next_position = next_position
-        self._last_identity = last_identity
+        self._last_parts = last_parts
         self._report = report
         self._work: SimpleQueue[Batch | None] = SimpleQueue()
         self._connection: sqlite3.Connection | None = connect(folder.file)
@@ -202,15 +177,14 @@ class Writer(threading.Thread):
         if self._connection is None:
             raise self._why
         write, first, began = self._connection, self._next_position, clock.monotonic()
-        rows = [row for entry in batch.entries for row in entry.rows()]
-        if batch.only_rows and len(rows) <= MOST_ROWS:
-            _append(write, rows, first)  # a statement on its own is a transaction on its own
+        groups = pack(first, batch.entries) if batch.entries else []
+        if batch.only_entries and len(groups) == 1:
+            write.execute(INSERT_GROUP, groups[0])  # a statement on its own is a transaction on its own
             if self._place is None or self._folder.log_place() != self._place[:2]:
                 self._check_place()
         else:
             write.execute("BEGIN IMMEDIATE")
-            for done in range(0, len(rows), MOST_ROWS):
-                _append(write, rows[done : done + MOST_ROWS], first + done)
+            write.executemany(INSERT_GROUP, groups)
             write.executemany(CURSOR, [(output, lane, at) for (output, lane), at in batch.cursors.items()])
             write.executemany(SPAN, batch.spans.values())
             write.executemany(KEEP_REFUSAL, batch.refusals)
@@ -219,10 +193,9 @@ class Writer(threading.Thread):
             write.execute("COMMIT")
             self._check_place()
         batch.sync_seconds = clock.monotonic() - began
-        batch.first_position = first
-        self._next_position = first + batch.events
-        if batch.entries:
-            self._last_identity = batch.entries[-1].identity
+        batch.first_position, batch.urgent = first, sum([group.urgent for group in groups])
+        if groups:
+            self._next_position, self._last_parts = groups[-1].last + 1, groups[-1].parts
 
     def _check_place(self) -> None:
         """Refuse to call stored what went into a file that nobody will find.
@@ -253,27 +226,27 @@ class Writer(threading.Thread):
                 connection.close()
             raise
         self._connection = connection
-        if batch.adopted:
-            self._next_position = batch.adopted[-1].position + 1
-            self._last_identity = batch.adopted[-1].identity
 
-    def _beyond(self, connection: sqlite3.Connection) -> list[Adopted]:
-        """Return the rows after the last one that was reported, once that one is found.
+    def _beyond(self, connection: sqlite3.Connection) -> list[tuple[int, Entry]]:
+        """Return the messages after the last group that was reported, once that one is found; positions go on behind them.
 
         Raises:
             JournalUnavailable: this is not the journal that was written.
         """
-        if self._last_identity is not None:
+        if self._last_parts is not None:
             last = self._next_position - 1
-            found = connection.execute("SELECT identity FROM signals WHERE position = ?", (last,)).fetchone()
-            if found is None or found[0] != self._last_identity:
+            found = connection.execute("SELECT parts FROM groups WHERE last = ?", (last,)).fetchone()
+            if found is None or found[0] != self._last_parts:
                 raise JournalUnavailable(
                     f"{self._folder.file} is not the journal that was written: position {last} is missing or another; "
                     "put the right file back, or restart the receiver to go on with this one"
                 )
-        columns = ", ".join(Adopted._fields)
-        beyond = f"SELECT {columns} FROM signals WHERE position >= ? ORDER BY position"  # noqa: S608 - our own names
-        return [Adopted(*row) for row in connection.execute(beyond, (self._next_position,))]
+        beyond = "SELECT last, first, parts, content FROM groups WHERE last >= ? ORDER BY last"
+        adopted: list[tuple[int, Entry]] = []
+        for last, first, parts, content in connection.execute(beyond, (self._next_position,)).fetchall():
+            adopted += unpack(last, first, parts, content).messages
+            self._next_position, self._last_parts = last + 1, parts
+        return adopted
 
     def _abandon(self, error: Exception) -> None:
         """After a failure trust nothing of the connection; the journal is mended before it takes the next batch."""

@@ -36,7 +36,7 @@ class TcpListener:
 
     def __init__(self, settings: ListenerSettings, origin: int, pipeline: Pipeline, telemetry: Telemetry) -> None:
         self.settings = settings
-        self.handle = pipeline.handle  # looked up once for all connections
+        self.take = pipeline.arrivals.take  # looked up once for all connections
         self.handle_damage = pipeline.handle_damage
         self.telemetry = telemetry
         self.origin = origin
@@ -45,7 +45,7 @@ class TcpListener:
             settings.max_connections, settings.max_connections_per_source, settings.crowded_out_after_seconds
         )
         self.parting: set[Connection] = set()  # nothing is owed any more; they are heard out and close
-        self.turns = Turns()
+        self.turns = Turns(pipeline.arrivals)
         self.stopping = False
         self._sock: socket.socket | None = None
         self._taking = False

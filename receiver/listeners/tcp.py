@@ -9,12 +9,11 @@ What a hostile peer can cost is bounded here: time, noise, refused frames, unrea
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from protocols.dc09 import Damage, Frame, Framer
+from protocols.dc09 import Damage, Frame, Framer, exactly_one
 from receiver import clock
+from receiver.arrivals import Arrival, Route
 from receiver.listeners.budget import source_of
-from receiver.listeners.inhand import InHand
 from receiver.listeners.sockets import shown
-from receiver.pipeline import Route
 
 if TYPE_CHECKING:
     from receiver.listeners.door import TcpListener
@@ -30,21 +29,21 @@ class Connection(asyncio.Protocol):
     """One panel's connection."""
 
     __slots__ = (
-        "_answers", "_began", "_closing", "_closing_since", "_eof", "_framer", "_full", "_handle", "_heard", "_held",
+        "_answers", "_began", "_closing", "_closing_since", "_eof", "_framer", "_full", "_heard", "_held",
         "_held_at", "_held_since", "_listener", "_noise_bytes", "_proven", "_reading_ended", "_route", "_settings",
-        "_telemetry", "_transport", "_unread_since", "opened", "source",
+        "_take_arrival", "_telemetry", "_transport", "_unread_since", "opened", "source",
     )  # fmt: skip
 
     def __init__(self, listener: "TcpListener", address: tuple[str, int]) -> None:
         self._listener = listener
         self._settings = listener.settings
         self._telemetry = listener.telemetry
-        self._handle = listener.handle
+        self._take_arrival = listener.take
         self.source = source_of(address[0])
         self._route = Route(listener.settings.name, "tcp", shown(address), listener.origin, self._spend)
         self._transport = cast("asyncio.Transport", None)  # until the loop's next turn
-        self._framer = Framer()
-        self._answers: list[InHand] = []  # an empty deque holds 600 bytes, and most connections are idle
+        self._framer: Framer | None = None  # until something comes that is not one whole frame
+        self._answers: list[Arrival] = []  # an empty deque holds 600 bytes, and most connections are idle
         self.opened = self._began = clock.monotonic()
         self._heard: float | None = None  # when the last frame came; none came from a stranger
         self._noise_bytes = 0  # since the last frame
@@ -60,6 +59,11 @@ class Connection(asyncio.Protocol):
         """Whether a frame is in hand."""
         return bool(self._answers)
 
+    @property
+    def begun(self) -> bool:
+        """Whether bytes are held that may become a frame."""
+        return self._framer is not None and self._framer.begun
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport; the listener has let the connection in."""
         self._transport = cast("asyncio.Transport", transport)
@@ -71,7 +75,7 @@ class Connection(asyncio.Protocol):
         if isinstance(exc, TimeoutError) and not self._closing:  # the kernel's keepalive gave it up
             self._telemetry.connection_refused("keepalive", listener=self._route.listener, peer=self._route.peer)
         self._closing = True
-        for found in self._framer.end():
+        for found in self._framer.end() if self._framer is not None else ():
             if isinstance(found, Damage):
                 self._listener.handle_damage(found, self._route)
         del self._route  # it knows us: without this only the garbage collector would find the two
@@ -80,7 +84,12 @@ class Connection(asyncio.Protocol):
         """Take the next bytes; every frame they complete goes in hand at once."""
         arrived = clock.monotonic()
         if len(data) <= _LIGHT_BYTES:
-            self._take(data, arrived)
+            framer = self._framer
+            frame = exactly_one(data) if framer is None or not framer.begun else None
+            if frame is None:
+                self._take(data, arrived)
+            else:
+                self._take_frame(frame, arrived)
             return
         self._held, self._held_at, self._held_since = data, 0, arrived
         self._read_or_pause()
@@ -100,24 +109,28 @@ class Connection(asyncio.Protocol):
         return not last and not self._full
 
     def _take(self, data: bytes, arrived: float) -> None:
-        framer, answers = self._framer, self._answers
+        framer = self._framer = self._framer or Framer()
         if not framer.begun:
             self._began = arrived
         self._noise_bytes += len(data)
         for found in framer.feed(data):
             if isinstance(found, Frame):
-                self._heard = self._began = arrived
-                self._noise_bytes = 0
-                answer = InHand(self._handle(found, self._route), arrived, self._finished)
-                answers.append(answer)
-                answer.begin()
+                self._take_frame(found, arrived)
             else:
                 self._listener.handle_damage(found, self._route)
             if self._reading_ended:
                 return
         if self._noise_bytes > self._settings.max_noise_bytes:
             self._end("noise")
-        elif len(answers) > _IN_HAND_LIMIT and not self._full:
+
+    def _take_frame(self, frame: Frame, arrived: float) -> None:
+        """Put a frame in hand."""
+        self._heard = self._began = arrived
+        self._noise_bytes = 0
+        arrival = Arrival(frame, self._route, self, arrived)
+        self._answers.append(arrival)
+        self._take_arrival(arrival)
+        if len(self._answers) > _IN_HAND_LIMIT and not self._full:
             self._full = True
             self._read_or_pause()
 
@@ -133,24 +146,17 @@ class Connection(asyncio.Protocol):
         self._end("refused-too-often")
         return False
 
-    def _finished(self, answer: InHand) -> None:
+    def answered(self, arrival: Arrival, now: float) -> None:
         """Write every reply that is ready and has none before it that is not."""
-        if answer.error is not None:
-            self._telemetry.crashed("handling a frame", answer.error)
         answers = self._answers
-        if answers[0] is not answer:  # it stays in the list until it is written here
+        if not answers or answers[0] is not arrival:  # written with an earlier one, or it waits for one
             return
-        replies = b""
-        now, observe = clock.monotonic(), self._telemetry.ack_seconds.observe
-        count = 0
-        for ready in answers:
-            if not ready.done:
-                break
-            count += 1
-            if ready.reply is not None:
-                replies += ready.reply
-                observe(now - ready.arrived)
-        del answers[:count]
+        if len(answers) == 1:
+            answers.clear()
+            if replies := arrival.reply or b"":
+                self._telemetry.ack_seconds.observe(now - arrival.arrived)
+        else:
+            replies = self._all_ready(now)
         if self._closing:
             return
         if replies:
@@ -159,6 +165,19 @@ class Connection(asyncio.Protocol):
             self._close_if_done()
         if self._full and len(answers) < _IN_HAND_LIMIT // 2:
             self._go_on()
+
+    def _all_ready(self, now: float) -> bytes:
+        """Take out the answers that are ready and have none before them that is not."""
+        replies, count = b"", 0
+        for ready in self._answers:
+            if not ready.done:
+                break
+            count += 1
+            if ready.reply is not None:
+                replies += ready.reply
+                self._telemetry.ack_seconds.observe(now - ready.arrived)
+        del self._answers[:count]
+        return replies
 
     def _write(self, replies: bytes) -> None:
         if not self._proven:
@@ -176,7 +195,7 @@ class Connection(asyncio.Protocol):
 
     def _close_if_done(self) -> None:
         """Close when nothing is owed and there is a reason to."""
-        to_close = self._proven and self._settings.close_after_ack and not self._framer.begun
+        to_close = self._proven and self._settings.close_after_ack and not self.begun
         if self._listener.stopping:
             self._part()
         elif to_close or self._reading_ended:
@@ -211,7 +230,7 @@ class Connection(asyncio.Protocol):
             self.abort("unread-timeout")
         elif self._answers or self._held:
             return
-        elif self._framer.begun and now - self._began > settings.frame_timeout_seconds:
+        elif self.begun and now - self._began > settings.frame_timeout_seconds:
             self.abort("frame-timeout")
         elif self._heard is None and now - self.opened > settings.first_frame_timeout_seconds:
             self.abort("first-frame-timeout")

@@ -10,6 +10,7 @@ from collections import deque
 from typing import Protocol
 
 from receiver import clock
+from receiver.arrivals import Arrivals
 
 _SHARE_SECONDS = 0.005  # of one turn of the loop
 
@@ -25,7 +26,9 @@ class Sender(Protocol):
 class Turns:
     """The senders that wait for their next slice."""
 
-    def __init__(self) -> None:
+    def __init__(self, arrivals: Arrivals) -> None:
+        """Take who gathers the frames that the senders bring."""
+        self._arrivals = arrivals
         self._waiting: deque[Sender] = deque()
         self._coming = False
 
@@ -46,6 +49,6 @@ class Turns:
             sender = self._waiting.popleft()
             if sender.work():
                 self._waiting.append(sender)
-            if clock.monotonic() > until:
+            if self._arrivals.many or clock.monotonic() > until:
                 break
         self._come_back()

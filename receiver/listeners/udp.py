@@ -9,24 +9,40 @@ import asyncio
 import contextlib
 import os
 import socket
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
 from protocols.dc09 import Damage, split_datagram
 from protocols.errors import BadLength
 from receiver import clock
+from receiver.arrivals import Arrival, Route
 from receiver.config import ListenerSettings
 from receiver.listeners.budget import Budgets, source_of_peer
-from receiver.listeners.inhand import InHand
 from receiver.listeners.sockets import shown
-from receiver.pipeline import Pipeline, Route
+from receiver.pipeline import Pipeline
 from receiver.telemetry import Telemetry
 
 Address = tuple[str, int]
 _PROC = (Path("/proc/net/udp"), Path("/proc/net/udp6"))
 _KEPT_BYTES = 512  # of a datagram that is not read
 _EVERYBODY = "everybody"
+_REMEMBERED = 8192  # addresses; to write one down anew costs 1 µs
+
+
+class Caller:
+    """An address datagrams come from, and how its replies get there."""
+
+    __slots__ = ("_address", "_listener", "route")
+
+    def __init__(self, listener: "UdpListener", address: Address, route: Route) -> None:
+        self._listener = listener
+        self._address = address
+        self.route = route
+
+    def answered(self, arrival: Arrival, now: float) -> None:
+        """Send the reply."""
+        self._listener.answer(arrival, self._address, now)
 
 
 class UdpListener(asyncio.DatagramProtocol):
@@ -40,7 +56,7 @@ class UdpListener(asyncio.DatagramProtocol):
         self._budgets = Budgets(settings.refused_frames_burst, settings.refused_frames_per_second, settings.refused_sources)
         everybody = settings.refused_datagrams_per_second
         self._budget_of_all = Budgets(everybody, everybody, 1)
-        self._spend_one = self._spend
+        self._caller = lru_cache(_REMEMBERED)(self._meet)
         self._in_hand = 0
         self._transport: asyncio.DatagramTransport | None = None
         self._sock: socket.socket | None = None  # for the last answers, when nothing is read any more
@@ -64,38 +80,40 @@ class UdpListener(asyncio.DatagramProtocol):
         if self._stopping:
             return
         arrived = clock.monotonic()
-        route = Route(self.settings.name, "udp", shown(addr), self.origin, self._spend_one)
+        caller = self._caller(addr)
         if len(data) > self.settings.max_datagram_bytes:
             wrong = BadLength(f"a datagram of {len(data)} bytes; {self.settings.max_datagram_bytes} are read at most")
-            self._pipeline.handle_damage(Damage(wrong, data[:_KEPT_BYTES]), route)
+            self._pipeline.handle_damage(Damage(wrong, data[:_KEPT_BYTES]), caller.route)
             return
         for found in split_datagram(data):
             if isinstance(found, Damage):
-                self._pipeline.handle_damage(found, route)
+                self._pipeline.handle_damage(found, caller.route)
             elif self._in_hand >= self.settings.max_frames_in_hand:
                 self._telemetry.datagram_dropped()
             else:
                 self._in_hand += 1
-                InHand(self._pipeline.handle(found, route), arrived, partial(self._finished, addr)).begin()
+                self._pipeline.arrivals.take(Arrival(found, caller.route, caller, arrived))
 
     def _spend(self, peer: str, proven: bool) -> bool:
         """Take one refused frame off the budgets; a NAK, which only a key of ours earns, is none of everybody's business."""
         now = clock.monotonic()
         return self._budgets.take(source_of_peer(peer), now) and (proven or self._budget_of_all.take(_EVERYBODY, now))
 
-    def _finished(self, addr: Address, answer: InHand) -> None:
+    def _meet(self, address: Address) -> Caller:
+        return Caller(self, address, Route(self.settings.name, "udp", shown(address), self.origin, self._spend))
+
+    def answer(self, arrival: Arrival, address: Address, now: float) -> None:
+        """Send a reply, if there is one; the frame is no longer in hand."""
         self._in_hand -= 1
         if not self._in_hand:
             self._emptied.set()
-        if answer.error is not None:
-            self._telemetry.crashed("handling a datagram", answer.error)
-        if answer.reply is not None:
+        if arrival.reply is not None:
             if self._transport is not None:
-                self._transport.sendto(answer.reply, addr)
+                self._transport.sendto(arrival.reply, address)
             elif self._sock is not None:
                 with contextlib.suppress(OSError):  # the panel repeats it
-                    self._sock.sendto(answer.reply, addr)
-            self._telemetry.ack_seconds.observe(clock.monotonic() - answer.arrived)
+                    self._sock.sendto(arrival.reply, address)
+            self._telemetry.ack_seconds.observe(now - arrival.arrived)
 
     def error_received(self, exc: Exception) -> None:
         """An ICMP error for an earlier answer says nothing about the next; the panel repeats what it misses."""

@@ -196,7 +196,7 @@ class Forwarder:
     def _passed(self, lane: Lane, batch: Sequence[Stored], wanted: Sequence[OutEvent], taken: int, sent_us: int) -> None:
         """Move the cursor past the first ``taken`` wanted events, and what the filter left out before the next one."""
         end = batch[-1].position if taken == len(wanted) else wanted[taken].stored.position - 1
-        count = sum(stored.position <= end for stored in batch)
+        count = sum([stored.stands_for for stored in batch if stored.position <= end])
         if not count:
             return
         cursor, now_us, name = self.cursors[lane], clock.now_us(), self._settings.name
@@ -214,7 +214,7 @@ class Forwarder:
         """Try again later or, when that was tried often enough, go on without the event."""
         if not await self.dead_letters.take(event, error):
             raise error
-        self.cursors[lane].advance(event.stored.position, 1)
+        self.cursors[lane].advance(event.stored.position, event.stored.stands_for)
 
     async def _send_letters_again(self) -> None:
         """Hand over dead letters that somebody wants to go out again; a failure leaves them for later."""

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fuzz.memory import MemoryJournal
+from fuzz.single import Strict, handle_one
 from protocols import dc09
 from receiver.accounts import Account, Accounts
 from receiver.clock import SECOND_US
 from receiver.config import ClockSettings
 from receiver.pipeline import Pipeline, Route
-from receiver.telemetry import Telemetry
 
 START = 1_790_000_000
 KEY, OTHER_KEY = dc09.Key(bytes(range(16))), dc09.Key(bytes(range(32)))
@@ -77,7 +77,7 @@ class PipelineMachine(RuleBasedStateMachine):
         self.now = START
         self.journal = MemoryJournal()
         self.pipeline = Pipeline(
-            Accounts(rows, None, accept_unknown=False), ClockSettings(), self.journal, Telemetry(),  # type: ignore[arg-type]
+            Accounts(rows, None, accept_unknown=False), ClockSettings(), self.journal, Strict(),  # type: ignore[arg-type]
             lambda: self.now * SECOND_US,
         )  # fmt: skip
         self.stored_at: dict[tuple[object, ...], int] = {}  # what makes a message the same -> when it was stored
@@ -124,7 +124,7 @@ class PipelineMachine(RuleBasedStateMachine):
     def _send(self, raw: bytes, transport: str = "udp") -> bytes | None:
         (frame,) = dc09.split_datagram(raw)
         assert isinstance(frame, dc09.Frame)
-        waiting = self.pipeline.handle(frame, Route("main", transport, "127.0.0.1:40112", 1))
+        waiting = handle_one(self.pipeline, frame, Route("main", transport, "127.0.0.1:40112", 1))
         try:
             waiting.send(None)
         except StopIteration as done:

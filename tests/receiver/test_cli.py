@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from protocols import dc09
 from receiver import clock
 from receiver.cli import main
 from receiver.config import JournalSettings
-from receiver.journal import Entry, Journal, Kind, Origin, Refusal
+from receiver.journal import Entry, Journal, Kind, Origin, Reader, Refusal
+from receiver.journal.groups import pack
 from receiver.pipeline import repeat_identity
 
 SECRET = "00112233445566778899AABBCCDDEEFF"
@@ -166,33 +169,47 @@ def test_the_journal_is_shown_exported_and_verified(config: Path, tmp_path: Path
     assert (verified.exit_code, "3 events, none damaged" in verified.stdout) == (0, True)
 
 
-def test_damage_in_the_journal_is_told_and_exits_1(config: Path, tmp_path: Path) -> None:
-    import sqlite3
+def _edit(folder: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(folder / "journal.sqlite")) as db, db:
+        db.execute(statement, values)
 
+
+def test_damage_in_the_journal_is_told_and_exits_1(config: Path, tmp_path: Path) -> None:
     _fill(tmp_path / "data")
-    with sqlite3.connect(tmp_path / "data" / "journal.sqlite") as db:
-        db.execute("UPDATE signals SET raw = x'00' WHERE position = 1")
-        db.execute("DELETE FROM signals WHERE position = 2")
-    db.close()
+    with closing(sqlite3.connect(tmp_path / "data" / "journal.sqlite")) as db:
+        content = db.execute("SELECT content FROM groups WHERE last = 1").fetchone()[0]
+    _edit(tmp_path / "data", "UPDATE groups SET content = ? WHERE last = 1", content.replace(b"#1234", b"#1235"))
+    _edit(tmp_path / "data", "DELETE FROM groups WHERE last = 2")
     told = json.loads(run("journal", "export", "--config", str(config)).stdout.splitlines()[0])
-    assert (told["data"]["reason"], told["data"]["raw"]) == ("journal-damaged", "00")
+    assert (told["data"]["reason"], told["data"]["count"]) == ("journal-damaged", 1)
+    assert "positions 1 to 1 cannot be read" in told["data"]["text"]
     assert "cannot be read" in run("journal", "show", "--config", str(config)).stdout
     done = run("journal", "verify", "--config", str(config))
     assert done.exit_code == 1
     assert "1 positions are missing" in done.stdout
+    assert "positions 1 to 1: the checksum does not fit" in done.stdout
 
 
-def test_a_stored_signal_that_was_altered_is_found(config: Path, tmp_path: Path) -> None:
-    import sqlite3
-
+def test_a_stored_signal_that_was_altered_with_its_checksum_is_found(config: Path, tmp_path: Path) -> None:
     _fill(tmp_path / "data")
+    reader = Reader(tmp_path / "data")
+    row = reader.last(3)[0].row
+    reader.close()
     other = dc09.encode("ADM-CID", "0042", dc09.Address(None, "0", "1234"), b"#1234|1602 00 000")  # whole, and another
-    with sqlite3.connect(tmp_path / "data" / "journal.sqlite") as db:
-        db.execute("UPDATE signals SET raw = ? WHERE position = 1", (other,))
-    db.close()
+    forged = Entry(0, row.identity, row.received_us, None, 1, row.peer, row.flags, other, None, ((0, 1, 1),))
+    (group,) = pack(1, [forged])
+    _edit(tmp_path / "data", "UPDATE groups SET parts = ?, content = ? WHERE last = 1", group.parts, group.content)
     done = run("journal", "verify", "--config", str(config))
     assert done.exit_code == 1
     assert "position 1: its content is not what was acknowledged" in done.stdout
+
+
+def test_a_row_that_says_other_than_its_content_is_found(config: Path, tmp_path: Path) -> None:
+    _fill(tmp_path / "data")
+    _edit(tmp_path / "data", "UPDATE groups SET urgent = 0 WHERE last = 1")
+    done = run("journal", "verify", "--config", str(config))
+    assert done.exit_code == 1
+    assert "positions 1 to 1: what the row says of its content is not so" in done.stdout
 
 
 def test_a_journal_that_is_not_there_is_a_clear_mistake(config: Path) -> None:

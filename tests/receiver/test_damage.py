@@ -15,16 +15,19 @@ from pathlib import Path
 import pytest
 
 from receiver import journal as package
+from receiver.accounts import Accounts
 from receiver.config import JournalSettings
 from receiver.errors import JournalUnavailable
-from receiver.journal import Entry, Journal, Lane, Origin, Reader, Receipt, check_whole, marked_damage, salvage
+from receiver.events import render_or_tell
+from receiver.journal import Entry, Journal, Lane, Origin, Reader, Receipt, Stored, check_whole, marked_damage, salvage
+from receiver.journal.groups import PART_MESSAGES
 from receiver.journal.log import Log, checksum, log_of, lost_groups
 from receiver.journal.pages import rows_of
 from receiver.journal.salvage import Damage
 
 ORIGIN = Origin("1", "1", "main", "tcp")
 START = 1_790_000_000_000_000
-COUNT, PAGE = 400, 4096
+COUNT, TOGETHER, PAGE = 400, 50, 4096
 
 
 def message(number: int, lane: Lane = Lane.NORMAL) -> list[Entry]:
@@ -60,9 +63,9 @@ def _fill(folder: Path, alone: bool) -> None:
             for name in ("journal.sqlite", "journal.sqlite-wal"):
                 shutil.copy(folder / name, copy / name)
         else:
-            async with asyncio.TaskGroup() as group:
-                for number in range(1, COUNT + 1):
-                    group.create_task(journal.append(message(number, Lane.URGENT if number % 50 == 0 else Lane.NORMAL)))
+            for first in range(1, COUNT + 1, TOGETHER):
+                numbers = range(first, first + TOGETHER)
+                await journal.append([message(n, Lane.URGENT if n % 50 == 0 else Lane.NORMAL)[0] for n in numbers])
             cursor.advance(COUNT // 2, COUNT // 2)
             journal.save(cursor)
         await journal.close()
@@ -98,33 +101,43 @@ def spoil(file: Path, offset: int, size: int = PAGE) -> None:
         raw.write(os.urandom(size))
 
 
-def leaves(folder: Path) -> list[int]:
-    """Return where the pages of signals lie in the file, the oldest first."""
+def pages(folder: Path) -> list[int]:
+    """Return where the pages with messages lie in the file, the oldest first."""
     content = (folder / "journal.sqlite").read_bytes()
-    pages = [at for at in range(PAGE, len(content), PAGE) if content[at] == 0x0D and b"message" in content[at : at + PAGE]]
-    return sorted(pages, key=lambda at: min(int(n) for n in _numbers(content[at : at + PAGE])))
+    found = [at for at in range(PAGE, len(content), PAGE) if _numbers(content[at : at + PAGE])]
+    return sorted(found, key=lambda at: min(_numbers(content[at : at + PAGE])))
 
 
-def _numbers(page: bytes) -> list[bytes]:
-    return re.findall(rb"message (\d+?)127\.", page)  # the peer's address stands behind the identity
+def heads(folder: Path) -> list[int]:
+    """Return those of the pages on which commits begin."""
+    content = (folder / "journal.sqlite").read_bytes()
+    return [at for at in pages(folder) if content[at] == 0x0D]
 
 
-@pytest.mark.parametrize("which", [0, 3, -1], ids=["oldest", "between", "newest"])
-def test_a_damaged_page_costs_its_own_rows_and_no_other(tmp_path: Path, which: int) -> None:
+def _numbers(page: bytes) -> list[int]:
+    return [int(number) for number in re.findall(rb"message (\d+)\xcf", page)]  # 0xCF: its time follows
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, 3, -1])
+def test_a_damaged_page_costs_what_lies_on_it_and_little_more(tmp_path: Path, which: int) -> None:
+    """A page in the middle of a commit takes the parts that touch it; one with the head of commits takes those, at most."""
     folder = tmp_path / "data"
     fill(folder)
-    page = leaves(folder)[which]
-    gone = {int(n) for n in _numbers((folder / "journal.sqlite").read_bytes()[page : page + PAGE])}
+    page = pages(folder)[which]
+    content = (folder / "journal.sqlite").read_bytes()[page : page + PAGE]
+    touched, head, number = _numbers(content), content[0] == 0x0D, page // PAGE + 1
+    following = int.from_bytes(content[:4], "big")
     spoil(folder / "journal.sqlite", page)
     damage, place, receipt = start(folder)
     assert damage is not None
     assert damage.cursors_kept
     assert place == COUNT // 2
     kept = found(folder)
-    assert {
-        position: b"message %d" % position for position in range(1, COUNT + 1) if position not in gone
-    }.items() <= kept.items()
-    assert not gone & (kept.keys() - {receipt.position})
+    gone = {position for position in range(1, COUNT + 1) if kept.get(position) != b"message %d" % position}
+    assert all(kept[position] == b"message %d" % position for position in kept if position != receipt.position)
+    near = TOGETHER if head or following not in (0, number + 1, number - 1) else PART_MESSAGES
+    assert gone
+    assert min(touched) - near < min(gone) <= max(gone) < max(touched) + near
     if which != -1:
         assert damage.lost == len(gone)
         assert receipt.position == COUNT + 1
@@ -140,7 +153,7 @@ def test_what_comes_after_damage_lies_beyond_every_outputs_place(tmp_path: Path)
     with closing(sqlite3.connect(folder / "journal.sqlite")) as db:
         db.execute("UPDATE cursors SET position = ?", (COUNT,))
         db.commit()
-    spoil(folder / "journal.sqlite", leaves(folder)[-1])
+    spoil(folder / "journal.sqlite", pages(folder)[-1])
     damage, place, receipt = start(folder)
     assert damage is not None
     assert place == COUNT
@@ -250,7 +263,7 @@ def test_damage_that_is_met_at_the_start_is_mended_though_the_file_is_large(
 ) -> None:
     monkeypatch.setattr(salvage, "CHECKED_AT_START_BYTES", 0)
     fill(tmp_path / "data")
-    spoil(tmp_path / "data" / "journal.sqlite", leaves(tmp_path / "data")[3])
+    spoil(tmp_path / "data" / "journal.sqlite", pages(tmp_path / "data")[3])
     damage, _, receipt = start(tmp_path / "data")
     assert damage is not None
     assert receipt.position == COUNT + 1
@@ -317,7 +330,7 @@ def test_a_crash_while_a_damaged_journal_is_replaced_loses_nothing(tmp_path: Pat
     for step in range(1, 100):
         folder = tmp_path / str(step) / "data"
         fill(folder)
-        spoil(folder / "journal.sqlite", leaves(folder)[3])
+        spoil(folder / "journal.sqlite", pages(folder)[3])
         steps = 0
 
         def dying(name: str, step: int = step) -> object:
@@ -356,10 +369,10 @@ def test_a_large_file_is_checked_after_the_start_and_mended_at_the_next(
     assert package.salvage.check(folder / "journal.sqlite") == (None, False)
     check_whole(folder)
     assert marked_damage(folder) is None
-    spoil(folder / "journal.sqlite", leaves(folder)[3])
+    spoil(folder / "journal.sqlite", pages(folder)[3])
     assert package.salvage.check(folder / "journal.sqlite") == (None, False), "not met at the start"
     check_whole(folder)
-    assert "Page" in (marked_damage(folder) or "")
+    assert "page" in (marked_damage(folder) or "")
     damage, _, _ = start(folder)
     assert damage is not None
     check_whole(folder)
@@ -370,7 +383,7 @@ def test_damage_met_while_reading_is_noted_for_the_next_start(tmp_path: Path, mo
     monkeypatch.setattr(salvage, "CHECKED_AT_START_BYTES", 0)
     folder = tmp_path / "data"
     fill(folder)
-    spoil(folder / "journal.sqlite", leaves(folder)[-1])
+    spoil(folder / "journal.sqlite", heads(folder)[-1])
     reader = Reader(folder)
     with pytest.raises(JournalUnavailable, match="malformed"):
         reader.after(Lane.NORMAL, COUNT - 20, 100)
@@ -378,3 +391,64 @@ def test_damage_met_while_reading_is_noted_for_the_next_start(tmp_path: Path, mo
     assert marked_damage(folder) == "database disk image is malformed"
     assert start(folder)[0] is not None
     assert marked_damage(folder) is None
+
+
+def _alter(folder: Path, position: int) -> None:
+    """Alter one byte of a stored message, as a disk might; SQLite does not see it."""
+    with closing(sqlite3.connect(folder / "journal.sqlite")) as db, db:
+        last, content = db.execute("SELECT last, content FROM groups WHERE last >= ? ORDER BY last", (position,)).fetchone()
+        spoilt = bytearray(content)
+        spoilt[content.index(b"message %d\xcf" % position) + 30] ^= 4
+        db.execute("UPDATE groups SET content = ? WHERE last = ?", (bytes(spoilt), last))
+
+
+@pytest.mark.parametrize(("position", "lost", "urgent"), [(70, "67 to 82", 0), (100, "99 to 100", 1)])
+def test_altered_bytes_cost_their_part_and_are_told_in_each_lane_they_were_in(
+    tmp_path: Path, position: int, lost: str, urgent: int
+) -> None:
+    folder = tmp_path / "data"
+    fill(folder)
+    _alter(folder, position)
+    reader = Reader(folder)
+    told: dict[Lane, list[Stored]] = {}
+    for lane in Lane:
+        found, place = list[Stored](), 0
+        while batch := reader.after(lane, place, 7):
+            found, place = found + batch, batch[-1].position
+        told[lane] = [event for event in found if event.lost]
+        assert sum(event.stands_for for event in found) == (8 if lane is Lane.URGENT else COUNT - 8)
+        assert [event.position for event in found] == sorted({event.position for event in found})
+    first, last = map(int, lost.split(" to "))
+    assert [event.stands_for for event in told[Lane.URGENT]] == [1] * urgent
+    assert [event.stands_for for event in told[Lane.NORMAL]] == [last - first + 1 - urgent]
+    (event,) = told[Lane.NORMAL]
+    assert (event.lost, event.position) == (lost, last)
+    data = render_or_tell(event, Accounts({})).cloud_event["data"]
+    assert (data["reason"], data["count"]) == ("journal-damaged", last - first + 1 - urgent)
+    assert f"positions {lost} cannot be read" in data["text"]
+    assert [e.lost for e in reader.all() if e.lost] == [lost]
+    reader.close()
+    assert marked_damage(folder) == "the group of positions 51 to 100 is not as it was written"
+
+
+def test_altered_bytes_are_found_at_start_and_what_is_sound_is_carried_over(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    fill(folder)
+    _alter(folder, 70)
+    damage, place, receipt = start(folder)
+    assert damage is not None
+    assert (damage.kept, damage.lost, damage.cursors_kept) == (COUNT - 16, 16, True)
+    assert "positions 51 to 100" in damage.what
+    assert (place, receipt.position) == (COUNT // 2, COUNT + 1)
+    assert found(folder).keys() == {*range(1, COUNT + 2)} - {*range(67, 83)}
+    assert start(folder)[0] is None
+
+
+def test_an_urgent_event_that_its_row_denies_is_told(tmp_path: Path) -> None:
+    fill(tmp_path / "data")
+    with closing(sqlite3.connect(tmp_path / "data" / "journal.sqlite")) as db, db:
+        db.execute("UPDATE groups SET urgent = 0 WHERE last = 100")
+    reader = Reader(tmp_path / "data")
+    assert len(reader.after(Lane.NORMAL, 50, 49)) == 49
+    reader.close()
+    assert "51 to 100" in (marked_damage(tmp_path / "data") or "")

@@ -3,17 +3,18 @@
 import asyncio
 import gc
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import uvloop
 
 from protocols import dc09
+from receiver.arrivals import Arrival, Arrivals, Route
 from receiver.config import ListenerSettings
 from receiver.listeners import TcpListener
 from receiver.listeners.sockets import bind_tcp
 from receiver.listeners.tcp import Connection
-from receiver.pipeline import Route
 from receiver.telemetry import Telemetry
 
 LINK_TEST = dc09.encode("NULL", "0000", dc09.Address(None, "0", "1A01"))
@@ -22,8 +23,13 @@ LINK_TEST = dc09.encode("NULL", "0000", dc09.Address(None, "0", "1A01"))
 class Echo:
     """A pipeline that answers a frame with itself and refuses damage."""
 
-    async def handle(self, frame: dc09.Frame, _: Route) -> bytes:
-        return frame.raw
+    def __init__(self) -> None:
+        self.arrivals = Arrivals(self.handle, lambda _arrivals, _error: None)
+
+    async def handle(self, arrivals: Sequence[Arrival]) -> None:
+        for arrival in arrivals:
+            arrival.reply, arrival.done = arrival.frame.raw, True
+            arrival.panel.answered(arrival, 0.0)
 
     def handle_damage(self, _: dc09.Damage, route: Route) -> None:
         route.spend(route.peer, False)

@@ -203,7 +203,7 @@ def test_a_failing_commit_gives_no_receipt_stores_nothing_and_recovers(tmp_path:
     async def story(journal: Journal) -> None:
         await append(journal, entry(b"a"))
         other = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
-        other.execute("CREATE TRIGGER no BEFORE INSERT ON signals BEGIN SELECT RAISE(ABORT, 'no more'); END")
+        other.execute("CREATE TRIGGER no BEFORE INSERT ON groups BEGIN SELECT RAISE(ABORT, 'no more'); END")
         journal.refuse(Refusal(START, "bad-crc", "text", None, "main", "tcp", "peer", b"kept over the failure"))
         with pytest.raises(JournalUnavailable, match="no more"):
             await append(journal, entry(b"b"))

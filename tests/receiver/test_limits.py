@@ -1,12 +1,14 @@
 """Budgets, the crowd at the door, and turns: pure state, with time passed in."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receiver.arrivals import Arrival, Arrivals
 from receiver.listeners.budget import Budgets, source_of, source_of_peer
 from receiver.listeners.crowd import Crowd
 from receiver.listeners.turns import Turns
@@ -135,6 +137,13 @@ def test_a_crowd_counts_right_whatever_comes_and_goes(steps: list[tuple[str, int
     assert crowd.makes_room("max-connections", "a", 99.0) is None
 
 
+async def _no_story(_: Sequence[Arrival]) -> None:
+    """Bring no frames."""
+
+
+_NOTHING = Arrivals(_no_story, lambda _arrivals, _error: None)
+
+
 class Busy:
     def __init__(self, name: str, slices: int, told: list[str]) -> None:
         self.name, self.slices, self.told = name, slices, told
@@ -149,7 +158,7 @@ def test_heavy_senders_are_worked_off_one_slice_each_in_turn() -> None:
     told: list[str] = []
 
     async def run() -> None:
-        turns = Turns()
+        turns = Turns(_NOTHING)
         for name, slices in (("a", 3), ("b", 1), ("c", 2)):
             turns.add(Busy(name, slices, told))
         for _ in range(10):
@@ -170,7 +179,7 @@ def test_everybody_else_gets_on_between_the_slices_of_a_heavy_sender() -> None:
             return super().work()
 
     async def run() -> None:
-        Turns().add(Slow("heavy", 3, told))
+        Turns(_NOTHING).add(Slow("heavy", 3, told))
         for _ in range(4):
             await asyncio.sleep(0)
             told.append("other")

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from protocols import dc09
-from receiver import config, outputs
+from receiver import config, events, outputs
 from receiver.accounts import Accounts
 from receiver.cli import main
 from receiver.config import JournalSettings, JsonlSettings, OutputSettings
@@ -322,3 +322,13 @@ def test_the_settings_of_an_output_do_not_print_their_secrets() -> None:
     for cls in (*config.OUTPUT_TYPES.values(), JsonlSettings):
         secrets = {name: config.Secret(PASSWORD) for name in ("url", "dsn", "secret", "password") if hasattr(cls(), name)}
         assert PASSWORD not in repr(cls(**secrets))
+
+
+def test_the_frame_of_many_events_is_read_once() -> None:
+    raw = dc09.encode("SIA-DCS", "0001", dc09.Address(None, "0", "1234"), b"#1234|N" + b"BA1" * 1300)
+    message = Entry(0, b"i" * 16, 1_790_000_000_000_000, None, 1, "", "", raw, None, ((1, 3, 0),) * 1300)
+    before = events._read.cache_info().misses
+    told = [render(Stored(1 + n, event, ORIGIN), Accounts({})) for n, event in enumerate(message.rows())]
+    assert [event.cloud_event["data"]["position"] for event in told] == list(range(1, 1301))
+    assert {event.cloud_event["data"]["event_code"] for event in told} == {"BA"}
+    assert events._read.cache_info().misses == before + 1

@@ -1,17 +1,14 @@
 """Small parts: paths, troubles, telemetry, clock, frames in hand."""
 
-import asyncio
 import io
 import json
 import logging
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
 from receiver import clock
 from receiver.config import LogSettings
-from receiver.listeners.inhand import InHand
 from receiver.listeners.sockets import shown
 from receiver.paths import Paths
 from receiver.telemetry import Histogram, Telemetry, start_logging
@@ -155,31 +152,3 @@ def test_moments_are_written_and_read() -> None:
 )
 def test_addresses_are_shown_as_people_write_them(address: tuple[object, ...] | None, text: str) -> None:
     assert shown(address) == text
-
-
-def test_frames_in_hand_wait_on_one_future_and_keep_their_errors() -> None:
-    async def story() -> None:
-        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        finished: list[InHand] = []
-
-        async def waits(reply: bytes) -> bytes | None:
-            await gate
-            return reply
-
-        async def breaks() -> bytes | None:
-            raise ValueError("our bug")
-
-        def begin(coroutine: Coroutine[Any, Any, bytes | None]) -> InHand:
-            frame = InHand(coroutine, 0.0, finished.append)
-            frame.begin()
-            return frame
-
-        first, second, broken = begin(waits(b"1")), begin(waits(b"2")), begin(breaks())
-        assert finished == [broken]
-        assert isinstance(broken.error, ValueError)
-        gate.set_result(None)
-        await asyncio.sleep(0)
-        assert finished[1:] == [first, second]
-        assert (first.reply, second.reply, first.done) == (b"1", b"2", True)
-
-    asyncio.run(story())

@@ -157,12 +157,9 @@ def test_an_altitude_is_read(value: str, metres: float) -> None:
     assert payloads.extended_by_name(message("", extended=(("Z", value.encode()),))) == {"altitude": metres}
 
 
-def test_of_too_many_events_the_last_stands_for_the_rest_and_is_as_urgent() -> None:
-    calm = sia("N" + "/".join(f"CL{number:03}" for number in range(200)))
-    assert [event.event_code for event in calm] == ["CL"] * 63 + [None]
-    assert (calm[-1].priority, calm[-1].duress, calm[-1].flags) == (calm[0].priority, False, ("unreadable",))
-    assert (calm[-1].text or "").startswith("137 more events in one block: CL063 CL064")
-    urgent = sia("N" + "BA1" * 100 + "HA7" + "BA1" * 100)
-    assert (urgent[-1].priority, urgent[-1].duress, urgent[-1].silent) == (1, True, True)
-    assert "HA7" in (urgent[-1].text or "")
-    assert len(sia("N" + "BA1" * 64)) == 64
+def test_a_block_gives_one_signal_for_each_of_its_events() -> None:
+    found = sia("N" + "/".join(f"CL{number:03}" for number in range(200)))
+    assert [(event.event_code, event.user or event.zone) for event in found] == [("CL", f"{n:03}") for n in range(200)]
+    urgent = sia("N" + "BA1" * 100 + "HA7" + "BA1" * 1200)
+    assert [number for number, event in enumerate(urgent) if event.duress] == [100]
+    assert len(urgent) == 1301

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fuzz.single import Strict, handle_one
 from protocols import dc09
 from protocols.dc09 import cipher
 from receiver import pipeline, policy
@@ -16,7 +17,6 @@ from receiver.config import ClockSettings
 from receiver.errors import JournalUnavailable, ReceiverError
 from receiver.journal import Entry, Kind, Receipt, Refusal, Row
 from receiver.pipeline import Pipeline, Route, repeat_identity
-from receiver.telemetry import Telemetry
 
 NOW = 1_790_000_000
 KEY = dc09.Key(bytes(range(16)))
@@ -67,7 +67,7 @@ class Desk:
             "9ABC": Account("9ABC", key=KEY, accepts_plaintext=True),
         }
         self.journal = FakeJournal()
-        self.telemetry = Telemetry()
+        self.telemetry = Strict()
         self.now_us = NOW * SECOND_US
         accounts = Accounts(rows, default_key, accept_unknown)
         self.pipeline = Pipeline(accounts, ClockSettings(), self.journal, self.telemetry, lambda: self.now_us)  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ class Desk:
     def send(self, raw: bytes) -> bytes | None:
         frame = dc09.split_datagram(raw)[0]
         assert isinstance(frame, dc09.Frame)
-        return asyncio.run(self.pipeline.handle(frame, ROUTE))
+        return asyncio.run(handle_one(self.pipeline, frame, ROUTE))
 
     def troubles(self) -> list[str]:
         return [json.loads(row.body or b"")["reason"] for row in self.journal.later if row.kind == Kind.TROUBLE]

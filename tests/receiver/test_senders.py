@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fuzz.single import handle_one
 from protocols import dc09
 from receiver import senders
 from receiver.accounts import Account, Accounts
@@ -25,7 +26,7 @@ class Line(Desk):
     def send_from(self, raw: bytes, peer: str = HOME, listener: str = "main") -> str:
         frame = dc09.split_datagram(raw)[0]
         assert isinstance(frame, dc09.Frame)
-        return said(asyncio.run(self.pipeline.handle(frame, Route(listener, "tcp", peer, 1))))
+        return said(asyncio.run(handle_one(self.pipeline, frame, Route(listener, "tcp", peer, 1))))
 
     def wait(self, seconds: float) -> int:
         """Let time pass and return the time of a good panel's clock, in whole seconds."""
@@ -506,7 +507,7 @@ def test_our_own_replies_are_met_with_silence_and_told() -> None:
     for sent in (panel(), sealed("0001", NOW), sealed("0002", NOW - 900), panel(token="XYZ")):
         frame = dc09.split_datagram(sent)[0]
         assert isinstance(frame, dc09.Frame)
-        reply = asyncio.run(line.pipeline.handle(frame, Route("main", "udp", HOME, 1)))
+        reply = asyncio.run(handle_one(line.pipeline, frame, Route("main", "udp", HOME, 1)))
         assert reply is not None
         assert line.send_from(reply) == "silence"
     assert line.happened("reflected-reply") == 4

@@ -1,0 +1,169 @@
+"""Frames of one turn of the loop share their story; each gets its own reply, in the order its connection sent them."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from protocols import dc09
+from receiver import payloads
+from receiver.accounts import Account
+from receiver.arrivals import Arrival, Arrivals
+from receiver.errors import JournalUnavailable
+from receiver.journal import Entry, Receipt
+from tests.receiver.test_pipeline import KEY, NOW, ROUTE, Desk, FakeJournal, panel, said
+
+
+class Reader:
+    """Takes replies and keeps them."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def answered(self, arrival: Arrival, now: float) -> None:
+        self.told.append(said(arrival.reply))
+
+
+class SlowJournal(FakeJournal):
+    """Stores when it is let, as a disk does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+        self.gate = asyncio.Event()
+
+    async def append(self, entries: Sequence[Entry]) -> list[Receipt | JournalUnavailable]:
+        self.calls.append(len(entries))
+        await self.gate.wait()
+        return await super().append(list(entries))
+
+
+def _arrival(raw: bytes, reader: Reader) -> Arrival:
+    (frame,) = dc09.split_datagram(raw)
+    assert isinstance(frame, dc09.Frame)
+    return Arrival(frame, ROUTE, reader, 0.0)
+
+
+def _desk() -> tuple[Desk, SlowJournal]:
+    desk, journal = Desk(), SlowJournal()
+    desk.pipeline._journal = journal  # type: ignore[assignment]
+    return desk, journal
+
+
+async def _turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_frames_of_one_turn_wait_for_one_append() -> None:
+    async def story() -> None:
+        (desk, journal), reader = _desk(), Reader()
+        for number in range(1, 41):
+            desk.pipeline.arrivals.take(_arrival(panel(sequence=f"{number:04d}"), reader))
+        await _turns()
+        assert journal.calls == [40]
+        assert reader.told == []
+        journal.gate.set()
+        await _turns()
+        assert reader.told == ["ACK"] * 40
+
+    asyncio.run(story())
+
+
+def test_a_frame_that_comes_while_the_disk_works_is_judged_and_handed_on_at_once() -> None:
+    async def story() -> None:
+        (desk, journal), reader = _desk(), Reader()
+        for sequence in ("0001", "0002"):
+            desk.pipeline.arrivals.take(_arrival(panel(sequence=sequence), reader))
+            await _turns()
+        assert journal.calls == [1, 1]
+        journal.gate.set()
+        await _turns()
+        assert reader.told == ["ACK", "ACK"]
+
+    asyncio.run(story())
+
+
+def test_refusals_and_link_tests_do_not_wait_for_the_disk() -> None:
+    async def story() -> None:
+        (desk, journal), reader = _desk(), Reader()
+        stale = panel("5678", key=KEY, panel_time=NOW - 900)
+        for raw in (panel(), panel(token="NULL"), stale, panel(token="XYZ"), panel("FFFF")):
+            desk.pipeline.arrivals.take(_arrival(raw, reader))
+        await _turns()
+        assert reader.told == ["ACK", "NAK", "DUH", "silence"]
+        journal.gate.set()
+        await _turns()
+        assert reader.told[4:] == ["ACK"]
+
+    asyncio.run(story())
+
+
+def test_what_is_not_stored_is_not_acknowledged_and_takes_no_other_frame_with_it() -> None:
+    class Full(FakeJournal):
+        def _append(self, entry: Entry) -> Receipt | JournalUnavailable:
+            return JournalUnavailable("no room") if len(self.rows) >= 2 else super()._append(entry)
+
+    async def story() -> None:
+        desk, reader = Desk(), Reader()
+        desk.pipeline._journal = Full()  # type: ignore[assignment]
+        for sequence in ("0001", "0002", "0003", "0001"):
+            desk.pipeline.arrivals.take(_arrival(panel(sequence=sequence), reader))
+        await _turns()
+        assert reader.told == ["ACK", "ACK", "silence", "silence"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("where", ["before the disk", "after the disk", "at the disk"])
+def test_our_own_bug_leaves_frames_unanswered_but_never_in_hand(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        (desk, journal), reader, told = _desk(), Reader(), list[str]()
+        monkeypatch.setattr(desk.telemetry, "crashed", lambda _where, error: told.append(str(error)))
+        desk.pipeline.accounts._rows = {"1234": Account("1234"), "BAD": Account("BAD")}
+        if where == "before the disk":
+            decode = payloads.decode
+            bad = ValueError("our bug")
+
+            def broken(message: dc09.Message, dialect: str = "") -> tuple[payloads.Event, ...]:
+                if message.envelope.address.account == "BAD":
+                    raise bad
+                return decode(message, dialect)
+
+            monkeypatch.setattr(payloads, "decode", broken)
+        elif where == "after the disk":
+
+            def no_telling(**fields: object) -> None:
+                if fields["account"] == "BAD":
+                    raise ValueError("our bug")
+
+            monkeypatch.setattr(desk.telemetry, "stored_signal", no_telling)
+        else:
+            monkeypatch.setattr(journal, "append", None)
+        for raw in (panel("BAD"), panel(), panel(token="NULL")):
+            desk.pipeline.arrivals.take(_arrival(raw, reader))
+        journal.gate.set()
+        await _turns()
+        expected = ["ACK", "silence", "silence"] if where == "at the disk" else ["ACK", "ACK", "silence"]
+        assert sorted(reader.told) == expected
+        assert len(told) == expected.count("silence")
+
+    asyncio.run(story())
+
+
+def test_a_turn_says_when_it_has_enough_to_do() -> None:
+    async def nothing(arrivals: Sequence[Arrival]) -> None:
+        handled.append(len(arrivals))
+
+    async def story() -> None:
+        arrivals, reader = Arrivals(nothing, lambda _arrivals, _error: None), Reader()
+        for _ in range(500):
+            assert not arrivals.many
+            arrivals.take(_arrival(panel(), reader))
+        assert arrivals.many
+        await _turns()
+        assert handled == [500]
+        assert not arrivals.many
+
+    handled: list[int] = []
+    asyncio.run(story())
