@@ -7,6 +7,7 @@ from receiver.clockwatch import ClockWatch
 from receiver.journal import Lane
 from receiver.outputs import Forwarder
 from receiver.telemetry import Labelled, Telemetry
+from receiver.workers import Crew
 
 
 def add_clock_gauges(telemetry: Telemetry, watch: ClockWatch) -> None:
@@ -40,3 +41,10 @@ def add_output_gauges(telemetry: Telemetry, forwarders: Sequence[tuple[str, Forw
     gauge("receiver_output_backlog", "Events not handed over", lanes, waiting)
     gauge("receiver_output_oldest_seconds", "Age of the oldest event not handed over", lanes, oldest)
     gauge("receiver_output_dead_letters", "Events refused for good and not taken since", ("output",), dead)
+
+
+def add_worker_gauges(telemetry: Telemetry, crew: Crew) -> None:
+    """Tell telemetry how the processes at the ports are."""
+    gauge = telemetry.gauge
+    gauge("receiver_workers", "Processes at the ports that take panels", (), lambda: [((), crew.serving)])
+    gauge("receiver_worker_restarts_total", "Workers that ended and were started again", (), lambda: [((), crew.restarts)])

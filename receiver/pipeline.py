@@ -128,7 +128,7 @@ class Pipeline:
             arrival.reply = replies.ack_link_test(message, key, now_us)
         except StaleTimestamp as error:
             arrival.reply = self._refuse_stale(error, message, account, route, now_us)
-        except (ProtocolError, PolicyError) as error:
+        except (ProtocolError, PolicyError, JournalUnavailable) as error:
             arrival.reply = self._refuse(error, frame.raw, envelope, route, now_us)
         arrival.done = True
         return None

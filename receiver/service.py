@@ -18,7 +18,7 @@ from receiver.accounts import load_accounts
 from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
 from receiver.errors import ConfigError
-from receiver.gauges import add_clock_gauges, add_output_gauges
+from receiver.gauges import add_clock_gauges, add_output_gauges, add_worker_gauges
 from receiver.journal import Journal, Origin, Reader, Row, Stored
 from receiver.journal_watch import JournalWatch
 from receiver.listeners import (
@@ -123,11 +123,7 @@ class Service:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
             self._add_gauges()
             try:
-                self._succession.claim()
-                self._crew.prepare(self._journal, self._home(), self._ports.claimed)
-                for port in self._ports.claimed:
-                    if port.worker == 0:
-                        await self._open(port)
+                await self._open_ports()
                 http_port = await self._monitor.open()
                 await self._serve(http_port)
             finally:
@@ -204,6 +200,13 @@ class Service:
             lambda trouble: pipeline.raise_trouble(trouble, home, clock.now_us()),
             lambda trouble: pipeline.tell_trouble(trouble, home, clock.now_us()),
         )
+
+    async def _open_ports(self) -> None:
+        self._succession.claim()
+        self._crew.prepare(self._journal, self._home(), self._ports.claimed)
+        for port in self._ports.claimed:
+            if port.worker == 0:
+                await self._open(port)
 
     async def _open(self, port: Port) -> None:
         port = port._replace(settings=share_of(port.settings, self._settings.receiver.workers))
@@ -361,6 +364,7 @@ class Service:
             return lambda: [((), read())]
 
         add_clock_gauges(self._telemetry, self._clock_watch)
+        add_worker_gauges(self._telemetry, self._crew)
         add_output_gauges(self._telemetry, self._by_name())
         gauge = self._telemetry.gauge
         self._journal_watch.add_gauges()
@@ -372,19 +376,10 @@ class Service:
         gauge("receiver_link_tests_stale_total", "Link tests acknowledged that proved nothing new", (), one(stale_tests))
         gauge("receiver_senders", "Accounts whose sender is remembered", (), one(lambda: len(self._pipeline.senders)))
         gauge("receiver_udp_dropped_total", "Datagrams dropped by the kernel or by us", (), one(self._udp_dropped))
-        gauge("receiver_workers", "Processes at the ports that take panels", (), one(lambda: self._crew.serving))
-        gauge(
-            "receiver_worker_restarts_total",
-            "Workers that ended and were started again",
-            (),
-            one(lambda: self._crew.restarts),
-        )
-        gauge(
-            "receiver_resident_bytes",
-            "Largest resident memory so far",
-            (),
-            one(lambda: self._crew.resident_bytes + _resident_bytes()),
-        )
+        gauge("receiver_resident_bytes", "Largest resident memory so far", (), one(self._resident_bytes))
+
+    def _resident_bytes(self) -> float:
+        return self._crew.resident_bytes + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def _udp_dropped(self) -> float:
         return self._telemetry.udp_overflow + self._crew.drops + sum(listener.kernel_drops() for listener in self._udp)
@@ -396,7 +391,3 @@ class Service:
 async def _close(forwarder: Forwarder) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(forwarder.close(), _CLOSE_OUTPUTS_SECONDS)
-
-
-def _resident_bytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -31,7 +31,7 @@ HOMES = {
     "prometheus_client": {"receiver/telemetry.py"},
     "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options", "outputs")},
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},
-    "msgpack": {"receiver/journal/groups.py"},
+    "msgpack": {"receiver/journal/groups.py", "receiver/workers/link.py"},
     "orjson": {"receiver/events.py", "receiver/outputs/kafka.py"},
     "nats": {"receiver/outputs/nats.py"},
     "redis": {"receiver/outputs/redis.py"},

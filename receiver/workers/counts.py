@@ -4,7 +4,7 @@ from typing import Any
 
 from receiver.telemetry import Telemetry
 
-_BY_LABEL = ("frames", "signals", "over_budget", "connections_refused")
+_BY_LABEL = ("_acknowledged", "_refused", "_signals", "over_budget", "connections_refused")
 _PLAIN = (
     "duplicates", "link_tests", "udp_overflow", "refusals_dropped", "accept_failures", "replies_withheld",
 )  # fmt: skip
@@ -17,8 +17,9 @@ def take(telemetry: Telemetry) -> Counts:
     labelled = []
     for name in _BY_LABEL:
         counter = getattr(telemetry, name)
-        labelled.append(list(counter.items()))
-        counter.clear()
+        labelled.append([(labels, count) for labels, count in counter.items() if count])
+        for labels in counter:
+            counter[labels] = 0  # not cleared: some count without looking whether there is a place
     plain = []
     for name in _PLAIN:
         plain.append(getattr(telemetry, name))
@@ -32,7 +33,7 @@ def add(telemetry: Telemetry, counts: Counts) -> None:
     for name, items in zip(_BY_LABEL, labelled, strict=True):
         counter = getattr(telemetry, name)
         for labels, count in items:
-            counter[labels] += count
+            counter[labels] = counter.get(labels, 0) + count
     for name, count in zip(_PLAIN, plain, strict=True):
         setattr(telemetry, name, getattr(telemetry, name) + count)
     telemetry.ack_seconds.add(*ack_seconds)

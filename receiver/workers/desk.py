@@ -11,9 +11,10 @@ from typing import Any
 
 from protocols import dc09
 from receiver import clock
+from receiver.arrivals import Route
 from receiver.errors import JournalUnavailable
 from receiver.journal import Entry, Journal, Origin, Receipt, Refusal
-from receiver.pipeline import Pipeline, Route
+from receiver.pipeline import Pipeline
 from receiver.senders import ORDINARY, Heard, Notice
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
@@ -128,7 +129,8 @@ def _message(item: Sequence[Any]) -> dc09.Message:
     frame = _new(dc09.Frame, (raw, b"", False))
     address = _new(dc09.Address, (None, None, account))
     envelope = _new(dc09.Envelope, (frame, token, encrypted, sequence, address, b"", content))
-    return _new(dc09.Message, (envelope, b"", data, (), b"", panel_time))
+    message: dc09.Message = _new(dc09.Message, (envelope, b"", data, (), b"", panel_time))
+    return message
 
 
 def _marked(entry: Entry, heard: Heard) -> Entry:

@@ -13,10 +13,11 @@ from typing import Any
 
 from protocols import dc09
 from receiver.accounts import Account
+from receiver.arrivals import Route
 from receiver.errors import JournalUnavailable
 from receiver.journal import Entry, Receipt, Refusal
 from receiver.paths import PathChange
-from receiver.pipeline import Route, repeat_identity
+from receiver.pipeline import repeat_identity
 from receiver.senders import STALE, Heard, Notice
 from receiver.troubles import Trouble
 from receiver.workers.link import Link, Message

@@ -240,6 +240,11 @@ def under_load(running: Running) -> tuple[list[_Panel], threading.Event]:
     return panels, going
 
 
+def all_go_on(panels: list[_Panel]) -> None:
+    before = [len(panel.acknowledged) for panel in panels]
+    wait_until(lambda: all(len(panel.acknowledged) > count + 5 for panel, count in zip(panels, before, strict=True)))
+
+
 def everything_is_there_once(running: Running, panels: list[_Panel]) -> bool:
     stored = Counter((event["subject"], event["data"]["sequence"]) for event in running.export())
     acknowledged = {(panel.account, sequence) for panel in panels for sequence in panel.acknowledged}
@@ -250,12 +255,10 @@ def test_a_killed_worker_loses_nothing_and_is_started_again(tmp_path: Path) -> N
     with Running(tmp_path, accounts=ACCOUNTS, more=TWO) as running:
         panels, going = under_load(running)
         for killing in range(2):
-            killed = worker_of(running)
-            os.kill(killed, signal.SIGKILL)
-            wait_until(lambda killed=killed: worker_of(running) not in (0, killed))
+            os.kill(worker_of(running), signal.SIGKILL)
+            wait_until(lambda: running.metric("receiver_workers") == 1)
             wait_until(lambda: running.metric("receiver_workers") == 2)
-            before = [len(panel.acknowledged) for panel in panels]
-            wait_until(lambda before=before: all(len(p.acknowledged) > n + 5 for p, n in zip(panels, before, strict=True)))
+            all_go_on(panels)
             assert running.metric("receiver_worker_restarts_total") == killing + 1
         going.clear()
         for panel in panels:
@@ -313,8 +316,7 @@ def test_take_overs_change_the_number_of_workers_and_refuse_nobody(tmp_path: Pat
             )
             assert running.take_over() == 0
             assert running.metric("receiver_workers") == count
-        before = [len(panel.acknowledged) for panel in panels]
-        wait_until(lambda: all(len(panel.acknowledged) > n + 5 for panel, n in zip(panels, before, strict=True)))
+        all_go_on(panels)
         going.clear()
         for panel in panels:
             panel.join(10)
