@@ -47,6 +47,7 @@ _CLOSE_OUTPUTS_SECONDS = 1.0
 _PART_SECONDS = 1.0
 LAST_SECONDS = 9.0
 """From being asked to stop to the end, whatever hangs: everything acknowledged is on disk, and 10 s are promised."""
+_PATIENCE_TURNS = 6  # of the loop, some 5 µs each when nothing comes; figures in docs/decisions/0017
 _SWITCH_SECONDS = 0.001  # the journal's thread waits so long for the interpreter, several times a commit, in a flood
 
 
@@ -156,6 +157,7 @@ class Service:
         ]
         journal = Journal(settings.receiver.data_dir, settings.journal, origins)
         journal.on_sync = self._telemetry.stored
+        journal.patience = _PATIENCE_TURNS if settings.receiver.workers > 1 else 0
         return journal
 
     async def _serve(self, http_port: int) -> None:

@@ -72,7 +72,7 @@ class Journal:
         self._busy: Waiting | None = None
         self._busy_since = 0.0
         self._gathering = False
-        self._gathered = 0
+        self._gathered = self._still = self.patience = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._writer.start()
@@ -180,13 +180,19 @@ class Journal:
         """Begin to gather a group, unless one is being gathered or written."""
         if self._busy is None and not self._gathering:
             self._gathering = True
-            self._gathered = -1
+            self._gathered, self._still = -1, 0
             self._loop.call_soon(self._gather)
 
     def _gather(self) -> None:
-        """Hand the group over once a turn of the loop brought nothing new, so that what arrives together shares a sync."""
+        """Hand the group over once a turn of the loop brought nothing new, so that what arrives together shares a sync.
+
+        ``patience`` is how many turns more must be still: beside other workers the answers of one are followed by new
+        messages while those of another wait already, and each would have commits of its own.
+        """
         count = self._group.batch.events
-        if self._gathered < count < _ENOUGH:
+        fresh = self._gathered < count
+        if count < _ENOUGH and (fresh or self._still < self.patience):
+            self._still = 0 if fresh else self._still + 1
             self._gathered = count
             self._loop.call_soon(self._gather)
         else:

@@ -96,20 +96,21 @@ class Ports:
         first = self.claimed[-1].sock if not fitting else fitting[0]
         port = int(first.getsockname()[1])
         for number in range(max(1, len(fitting)), self._workers):
-            self.claimed.append(self._one_more(settings, transport, port, fitting or [first])._replace(worker=number))
+            self.claimed.append(self._one_more(settings, transport, port, first, bool(fitting))._replace(worker=number))
         return port
 
-    def _one_more(self, settings: ListenerSettings, transport: str, port: int, before: list[socket.socket]) -> Port:
-        """Bind one more socket on a port; where its first is another user's, as systemd's may be, read that together."""
-        for sock in before:
-            share(sock)
+    def _one_more(
+        self, settings: ListenerSettings, transport: str, port: int, first: socket.socket, inherited: bool
+    ) -> Port:
+        """Bind one more socket on a port; where the first is another user's, as systemd's may be, both read that one."""
+        share(first)
+        bind = bind_tcp if transport == "tcp" else bind_udp
         try:
-            bind = bind_tcp if transport == "tcp" else bind_udp
             return Port(settings, transport, bind(settings, port, True), inherited=False)
         except ConfigError:
-            if len(before) == 1 and before[0].getsockname()[1] == settings.port:
-                return Port(settings, transport, before[0].dup(), inherited=True)
-            raise
+            if not inherited:
+                raise
+            return Port(settings, transport, first.dup(), inherited=True)
 
     def let_go(self) -> None:
         """Close the sockets of other workers, which have stopped reading them."""

@@ -152,3 +152,31 @@ def test_a_journal_that_is_not_let_go_is_an_error_that_says_who_serves(
         await journal.close()
 
     asyncio.run(story())
+
+
+def test_each_worker_has_a_socket_and_more_that_were_inherited_are_dealt_out() -> None:
+    with sockets(socket.SOCK_STREAM) as (tcp,):
+        port = tcp.getsockname()[1]
+        ports = Ports([listener(tcp, "tcp")], [tcp], workers=3)
+        assert ports.claim() == []
+        assert [(found.worker, found.inherited) for found in ports.claimed] == [(0, True), (1, False), (2, False)]
+        assert {found.sock.getsockname()[1] for found in ports.claimed} == {port}
+        fewer = Ports([listener(tcp, "tcp")], [found.sock for found in ports.claimed], workers=2)
+        assert fewer.claim() == []
+        assert [found.worker for found in fewer.claimed] == [0, 1, 0], "no queue is left unread"
+        fewer.let_go()
+        assert [found.sock.fileno() == -1 for found in fewer.claimed] == [False, True, False]
+        fewer.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_a_socket_of_another_user_is_read_by_all_workers_together() -> None:
+    with sockets(socket.SOCK_STREAM, socket.SOCK_DGRAM) as (tcp, udp):
+        os.seteuid(65534)
+        try:
+            ports = Ports([listener(tcp, "tcp"), listener(udp, "udp")], [tcp, udp], workers=2)
+            assert ports.claim() == []
+            assert [(found.worker, found.inherited) for found in ports.claimed] == [(0, True), (1, True)] * 2
+        finally:
+            os.seteuid(0)
+        ports.close()
