@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench bench-start demo crash buses fuzz acceptance sbom audit clean flood
+.PHONY: help run test lint format bench bench-full bench-check bench-profile bench-start demo crash buses fuzz acceptance sbom audit clean flood bench-journal
 
 help:  ## Say what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -20,6 +20,15 @@ $(VENV)/dev: $(BIN)/dc09-receiver
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@$(PIP) install --no-deps dc09-spt==0.0.4  # declares pycrypto, which no longer builds; the tests hand it pycryptodome
 	@touch $@
+
+$(VENV)/bench: $(VENV)/dev
+	@$(PIP) install --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
+$(VENV)/pysiaalarm: $(BIN)/dc09-receiver  # in an environment of its own; without it make bench measures the rest
+	@$(PYTHON) -m venv $@
+	@$@/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt pysiaalarm || \
+	  { echo 'no package index in reach: nothing is compared with pysiaalarm'; rm -rf $@; }
 
 $(VENV)/tools: $(BIN)/dc09-receiver
 	@$(PYTHON) -m venv $@
@@ -50,8 +59,20 @@ format: $(VENV)/dev  ## Write the code in the house's format.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(VENV)/dev  ## Measure against a bare echo in the same run.
-	@$(BIN)/python -m bench
+bench: $(VENV)/dev $(VENV)/pysiaalarm  ## Measure against a bare echo in the same run, in about 10 minutes; ONLY names part of it.
+	@BENCH_RIVAL=$(VENV)/pysiaalarm/bin/python $(BIN)/python -m bench --only "$(ONLY)"
+
+bench-full: $(VENV)/dev $(VENV)/pysiaalarm  ## The same and what takes long, a million accounts for minutes and five million stored signals.
+	@BENCH_RIVAL=$(VENV)/pysiaalarm/bin/python $(BIN)/python -m bench --full --only "$(ONLY)"
+
+bench-check: $(VENV)/dev  ## Fail when speed was lost grossly (plain signals against the echo, under 30 s).
+	@$(BIN)/python -m bench.check
+
+bench-profile: $(VENV)/bench  ## Draw where the time of one message goes, docs/images/message.svg.
+	@$(BIN)/python -m bench.profile
+
+bench-journal: $(VENV)/dev  ## Measure what the journal costs by itself, a commit and a signal.
+	@$(BIN)/python -m bench.journal
 
 bench-start: $(VENV)/dev  ## Measure the time from exec to ready, with 100,000 accounts and 200,000 stored signals.
 	@$(BIN)/python -m bench.start

@@ -1,157 +1,227 @@
-"""The load: panels on bare sockets, one message in flight each, every frame made before the clock starts.
+"""The load: panels on bare sockets, every frame made before the clock starts.
 
-Runs as a process of its own, told by one JSON object on standard input, answering with one on standard output. Its own
-CPU share is in the answer: below 1 it was waiting for the server and is not the limit.
+Runs as a process of its own, told by one line of JSON on standard input, answering with one on standard output. Its share of
+its core is in the answer: well below 1, it was waiting for the server and is not the limit.
 """
 
+import gc
 import json
+import os
+import resource
 import select
 import socket
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
+from itertools import cycle
 from typing import Any
 
-from protocols import dc09
+from bench import datagrams
+from bench.frames import STEP, frame, frames
+from bench.watch import PATIENCE_SECONDS, Stopwatch, is_ack
 
-_CHECK_EACH = 16  # replies looked into, one of so many
-
-
-def frames(order: dict[str, Any], connection: int, count: int) -> list[bytes]:
-    """Return up to 9,999 different messages of one panel; ``round``, as the partition, keeps the rounds of one run apart."""
-    account = f"{0xA000 + connection:04X}"
-    key = dc09.Key.parse(order["key"]) if order["key"] else None
-    now = int(time.time())  # noqa: TID251 - the generator is a panel with a clock of its own
-    address = dc09.Address(None, "0", account)
-    if order["token"] == dc09.LINK_TEST:
-        return [dc09.encode("NULL", "0000", address, panel_time=now, key=key)] * count
-    place = f"{order['round'] % 100:02d}"
-    urgent_each = order.get("urgent_each", count + 1)
-    codes = ["1121" if n % urgent_each == urgent_each - 1 else "1130" for n in range(count)]
-    return [
-        dc09.encode(
-            "ADM-CID", f"{n % 9999 + 1:04d}", address, f"#{account}|{code} {place} {n % 1000:03d}".encode(), (), now, key
-        )
-        for n, code in enumerate(codes)
-    ]
+_READ_BYTES = 480  # an answer is shorter; up to 512 bytes Python takes no memory from the system for it
+_BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT of Linux
 
 
-def _looks_right(order: dict[str, Any], reply: bytes, sent: bytes) -> bool:
-    return reply == sent if order["echo"] else b'ACK"' in reply[9:16]
+def _is_frame(reply: bytes) -> bool:
+    return reply[:1] == b"\n" and reply[9:10] == b'"'
 
 
-def _tcp_link(port: int) -> socket.socket:
-    link = socket.create_connection(("127.0.0.1", port))
+def tcp_link(port: int, source: str = "127.0.0.1") -> socket.socket:
+    """Connect from an address of loopback; the kernel chooses the port when it knows both ends."""
+    link = socket.socket()
+    if source != "127.0.0.1":
+        link.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        link.bind((source, 0))
+    link.connect(("127.0.0.1", port))
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     link.setblocking(False)
     return link
 
 
-def _udp_link(port: int) -> socket.socket:
+def udp_link(port: int) -> socket.socket:
+    """Return a UDP socket that talks to one port."""
     link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     link.connect(("127.0.0.1", port))
     link.setblocking(False)
     return link
 
 
+def _source(number: int) -> str:
+    """Return one loopback address for 1,000 connections: a receiver bounds how many one address may have."""
+    return f"127.0.0.{2 + number // 1000}"
+
+
+def _links(order: dict[str, Any]) -> list[socket.socket]:
+    if order["transport"] == "udp":
+        return [udp_link(order["port"]) for _ in range(order["connections"])]
+    return [tcp_link(order["port"], _source(number)) for number in range(order["connections"])]
+
+
+def _large_feeds(order: dict[str, Any], links: int) -> list[Callable[[], bytes]]:
+    """Return a source of frames for each link; all accounts of a large register take turns, each always by one link."""
+    accounts, now = order["large"], int(time.time())  # noqa: TID251 - a panel's clock
+    piles: list[list[bytes]] = [[] for _ in range(links)]
+    for at in range(order.get("skip", 0), order.get("skip", 0) + order["frames"] * links):
+        panel = at * STEP % accounts
+        piles[panel % links].append(frame(order, panel, at // accounts, now))
+    return [iter(pile).__next__ for pile in piles]
+
+
+def _feeds(order: dict[str, Any], links: int) -> list[Callable[[], bytes]]:
+    if order.get("large"):
+        return _large_feeds(order, links)
+    if order["echo"]:  # the same again does it
+        return [cycle(frames(order, number, 100)).__next__ for number in range(links)]
+    return [iter(frames(order, number, order["frames"])).__next__ for number in range(links)]
+
+
 def closed_loop(order: dict[str, Any]) -> dict[str, Any]:
-    """Keep one message in flight on each connection, or from each UDP port, until the time is over."""
-    connect = _udp_link if order["mode"] == "udp" else _tcp_link
-    poll = select.epoll()
-    links: dict[int, tuple[socket.socket, list[bytes]]] = {}
-    for connection in range(order["connections"]):
-        link = connect(order["port"])
-        links[link.fileno()] = link, frames(order, connection, order["frames"])
-        poll.register(link.fileno(), select.EPOLLIN)
-    place = dict.fromkeys(links, 0)
+    """Keep ``in_flight`` messages under way, at most one a link, until the time is over or a link has sent all it has.
+
+    With fewer messages than links, the links take turns. The last answer of each turn is looked into. At the end the answers
+    under way are waited for: what the server has spent on them is in its CPU time.
+    """
+    links = _links(order)
+    poll, looks_right = select.epoll(), _is_frame if order["echo"] else is_ack
+    feed = {link.fileno(): feed for link, feed in zip(links, _feeds(order, len(links)), strict=True)}
+    for number in feed:
+        poll.register(number, select.EPOLLIN)
+    read, write, wait, clock = os.read, os.write, poll.poll, time.perf_counter
+    idle = deque(feed)
     done = wrong = 0
-    cpu, began = time.process_time(), time.perf_counter()
-    until = began + order["seconds"]
-    for link, prepared in links.values():
-        link.send(prepared[0])
-    exhausted = False
-    while not exhausted and time.perf_counter() < until:
-        for number, _ in poll.poll(1.0):
-            link, prepared = links[number]
-            reply = link.recv(4096)
-            at = place[number]
-            done += 1
-            if at % _CHECK_EACH == 0 and not _looks_right(order, reply, prepared[at]):
-                wrong += 1
-            at += 1
-            if at == len(prepared):
-                exhausted = True
-                break
-            place[number] = at
-            link.send(prepared[at])
-    wall, spent = time.perf_counter() - began, time.process_time() - cpu
-    for link, _ in links.values():
+    reply = b""
+    watch, until = Stopwatch(order["pid"]), clock() + order["seconds"]
+    try:
+        for _ in range(min(order.get("in_flight") or len(links), len(links))):
+            number = idle.popleft()
+            write(number, feed[number]())
+        while clock() < until:
+            ready = wait(1.0)
+            for reader, _ in ready:
+                reply = read(reader, _READ_BYTES)
+                idle.append(reader)
+                number = idle.popleft()
+                write(number, feed[number]())
+            done += len(ready)
+            wrong += bool(ready) and not looks_right(reply)
+    except StopIteration:
+        done += [at for at, _ in ready].index(reader) + 1
+        idle.append(number)
+    under_way = len(links) - len(idle)
+    while under_way > 0 and (ready := wait(1.0)):
+        for reader, _ in ready:
+            read(reader, _READ_BYTES)
+        done, under_way = done + len(ready), under_way - len(ready)
+    told = watch.told()
+    for link in links:
         link.close()
-    return {"done": done, "wrong": wrong, "seconds": wall, "generator_cpu": spent / wall, "exhausted": exhausted}
+    return {"done": done, "wrong": wrong, **told}
+
+
+def _plan(order: dict[str, Any], links: int, count: int) -> list[tuple[int, bytes]]:
+    """Return who sends what, in order: by turns, or each account of a large register once, then again."""
+    now, first = int(time.time()), order.get("skip", 0)  # noqa: TID251 - a panel's clock
+    if order.get("large"):
+        accounts = order["large"]
+        panels = [at * STEP % accounts for at in range(first, first + count)]
+        return [(panel % links, frame(order, panel, (first + at) // accounts, now)) for at, panel in enumerate(panels)]
+    return [(at % links, frame(order, at % links, at // links, now)) for at in range(count)]
 
 
 def open_loop(order: dict[str, Any]) -> dict[str, Any]:
     """Send at due times whatever the answers do; a latency runs from the due time to the last byte of the ACK."""
-    poll = select.epoll()
-    links: list[socket.socket] = []
-    waiting: dict[int, tuple[socket.socket, list[float]]] = {}
-    count = round(order["rate"] * order["seconds"])
-    for _ in range(order["connections"]):
-        link = _tcp_link(order["port"])
-        links.append(link)
-        waiting[link.fileno()] = (link, [])
-        poll.register(link.fileno(), select.EPOLLIN)
-    prepared = [frames(order, connection, count // len(links) + 1) for connection in range(len(links))]
+    links = _links(order)
+    poll, rate, count = select.epoll(), order["rate"], round(order["rate"] * order["seconds"])
+    numbers = [link.fileno() for link in links]
+    for number in numbers:
+        poll.register(number, select.EPOLLIN)
+    due: dict[int, deque[float]] = {number: deque() for number in numbers}
+    plan, ends = _plan(order, len(links), count), order["transport"] == "tcp"
     latencies: list[float] = []
-    began = time.perf_counter() + 0.05
-    sent = 0
-    cpu = time.process_time()
-    while len(latencies) < count and time.perf_counter() < began + order["seconds"] + 5:
-        now = time.perf_counter()
-        while sent < count and began + sent / order["rate"] <= now:
-            link = links[sent % len(links)]
-            link.send(prepared[sent % len(links)][sent // len(links)])
-            waiting[link.fileno()][1].append(began + sent / order["rate"])
+    clock, sent, wrong = time.perf_counter, 0, 0
+    watch, began = Stopwatch(order["pid"]), clock() + 0.05
+    until = began + order["seconds"] + PATIENCE_SECONDS
+    while len(latencies) < count and (now := clock()) < until:
+        while sent < count and began + sent / rate <= now:
+            at, told = plan[sent]
+            os.write(numbers[at], told)
+            due[numbers[at]].append(began + sent / rate)
             sent += 1
+        pause = began + sent / rate - clock() if sent < count else 0.1
+        select.select([poll], (), (), max(0.0, pause))  # to the microsecond, which epoll's own waiting is not
         for number, _ in poll.poll(0):
-            link, due = waiting[number]
-            replies = link.recv(65536).count(b"\r")
-            now = time.perf_counter()
-            for _ in range(replies):
-                latencies.append(now - due.pop(0))
-    wall = time.perf_counter() - began
-    spent = (time.process_time() - cpu) / wall
-    return {
-        "done": len(latencies),
-        "sent": sent,
-        "latencies": latencies,
-        "seconds": wall,
-        "generator_cpu": spent,
-    }
+            reply = os.read(number, 65536)
+            now, waiting = clock(), due[number]
+            wrong += not is_ack(reply)
+            latencies += [now - waiting.popleft() for _ in range(reply.count(b"\r") if ends else 1)]
+    return {"done": len(latencies), "sent": sent, "wrong": wrong, "latencies": latencies, **watch.told()}
 
 
 def one_shot(order: dict[str, Any]) -> dict[str, Any]:
-    """One connection a message: connect, send, read, close."""
-    prepared = frames(order, 0, order["frames"])
-    done = 0
-    cpu, began = time.process_time(), time.perf_counter()
-    for frame in prepared:
-        with socket.create_connection(("127.0.0.1", order["port"])) as link:
-            link.send(frame)
-            done += bool(link.recv(4096))
-        if time.perf_counter() - began > order["seconds"]:
+    """One connection a message: ``connections`` panels at a time connect, send, read, close, and come again."""
+    poll, feeds = select.epoll(), _feeds(order, order["connections"])
+    under_way: dict[int, tuple[socket.socket, int]] = {}
+    looks_right = _is_frame if order["echo"] else is_ack
+    done = wrong = 0
+
+    def send(panel: int) -> None:
+        link = tcp_link(order["port"], f"127.0.1.{1 + panel}")  # an address each: 28,000 ports each for the minute after
+        link.send(feeds[panel]())
+        under_way[link.fileno()] = link, panel
+        poll.register(link.fileno(), select.EPOLLIN)
+
+    watch, until = Stopwatch(order["pid"]), time.perf_counter() + order["seconds"]
+    try:
+        for panel in range(order["connections"]):
+            send(panel)
+        while time.perf_counter() < until:
+            for number, _ in poll.poll(1.0):
+                link, panel = under_way.pop(number)
+                wrong += not looks_right(link.recv(_READ_BYTES))
+                link.close()
+                done += 1
+                send(panel)
+    except StopIteration:
+        pass
+    return {"done": done, "wrong": wrong, **watch.told()}
+
+
+def idle(order: dict[str, Any]) -> dict[str, Any]:
+    """Connect many panels, one after the other, each with one acknowledged message; hold them until told to end.
+
+    Those behind one address are one account: what is kept of an account is not what a connection holds.
+    """
+    held, first = [], order.get("first", 0)
+    for number in range(first, first + order["connections"]):
+        link = tcp_link(order["port"], _source(number))
+        link.send(frames(order, number // 1000, 1)[0])
+        link.setblocking(True)
+        link.settimeout(PATIENCE_SECONDS)
+        if not is_ack(link.recv(_READ_BYTES)):
             break
-    wall = time.perf_counter() - began
-    return {
-        "done": done,
-        "wrong": 0,
-        "seconds": wall,
-        "generator_cpu": (time.process_time() - cpu) / wall,
-        "exhausted": done == len(prepared),
-    }
+        held.append(link)
+    print(json.dumps({"done": len(held)}), flush=True)
+    sys.stdin.readline()
+    return {"done": len(held)}
 
 
-_MODES = {"tcp": closed_loop, "udp": closed_loop, "open-loop": open_loop, "one-shot": one_shot}
+MODES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "closed": closed_loop, "open": open_loop, "one-shot": one_shot, "burst": datagrams.burst, "beats": datagrams.beats,
+    "idle": idle,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Do what the order says."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    order = json.loads(sys.stdin.readline())
+    gc.disable()  # what is made here stays until the end
+    print(json.dumps(MODES[order["mode"]](order)))
+
 
 if __name__ == "__main__":
-    wanted = json.load(sys.stdin)
-    json.dump(_MODES[wanted["mode"]](wanted), sys.stdout)
+    main()

@@ -55,17 +55,19 @@ def _pin(pid: int, cores: set[int]) -> None:
 def _generate(port: int, **order: Any) -> dict[str, Any]:
     order = {
         "port": port,
+        "pid": os.getpid(),
         "connections": 50,
         "seconds": 30.0,
         "key": "",
+        "transport": "tcp",
         "echo": False,
         "token": "ADM-CID",
         "round": 0,
         **order,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "bench.generator"], input=json.dumps(order), capture_output=True, text=True, check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, _OTHERS), timeout=120,
+        [sys.executable, "-m", "bench.generator"], input=json.dumps(order) + "\n", capture_output=True, text=True,
+        check=True, preexec_fn=lambda: os.sched_setaffinity(0, _OTHERS), timeout=120,
     )  # fmt: skip
     told: dict[str, Any] = json.loads(done.stdout)
     return told
@@ -89,7 +91,7 @@ def drain(folder: Path, server: Server, count: int) -> dict[str, Any]:
     """Return the rate at which a backlog of about ``count`` events goes into a server that comes back."""
     with _running(folder, server.toml()) as running:
         assert running.process is not None
-        _generate(running.port, mode="tcp", frames=max(1, count // 50))
+        _generate(running.port, mode="closed", frames=max(1, count // 50))
         server.start()
         if server.process is not None:
             _pin(server.process.pid, _OTHERS)
@@ -117,7 +119,7 @@ def _within(running: Running, share: float) -> float:
 def latency(folder: Path, outputs: str, seconds: float) -> dict[str, Any]:
     """Return the ACK latency at 1,000 signals a second while an output keeps up, and how late it delivers."""
     with _running(folder, outputs) as running:
-        told = _generate(running.port, mode="open-loop", rate=1000, seconds=seconds, urgent_each=20)
+        told = _generate(running.port, mode="open", rate=1000, seconds=seconds, urgent_each=20)
         time.sleep(0.5)
         duress = _within(running, 0.99)
     found = sorted(told["latencies"])

@@ -317,7 +317,10 @@ def _entry(
     raw, body = envelope.frame.raw, message.body if envelope.encrypted else None
     if message.extended:  # the value of a key exchange is not kept
         raw, body = dc09.mask_keys(raw), body and dc09.mask_body(message)
-    told = tuple([_TOLD[event.priority, event.duress] for event in events])
+    if len(events) == 1:  # as nearly always, and a loop over one costs 0.2 µs
+        told: tuple[tuple[int, int, int], ...] = (_TOLD[events[0].priority, events[0].duress],)
+    else:
+        told = tuple([_TOLD[event.priority, event.duress] for event in events])
     return _new(
         Entry, (_SIGNAL, repeat_identity(message), now_us, panel_time, route.origin, route.peer, flags, raw, body, told)
     )

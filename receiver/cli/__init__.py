@@ -1,6 +1,7 @@
 """The command line: a few lines around a call; the names are the contract's."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -67,7 +68,8 @@ def serve(config_file: Path | None, take_over: bool) -> None:
             runner.run(run())
     except ConfigError as error:
         fail(*error.mistakes)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the disk of the log may be full
+        sys.stderr.flush()
     os._exit(0)  # an output's thread may still wait for somebody to read standard output
 
 
@@ -206,10 +208,13 @@ def simulate(
     line_sent = None if line == "none" else line
     orders = panel.Orders(host, port, account, token, data, secret, line=line_sent, first_sequence=sequence, **more)
     answers: list[panel.Answer] = []
+    unreachable: Exception | None = None
     try:
         asyncio.run(_simulate(orders, answers))
     except* OSError as group:
-        fail(f"cannot reach {host} port {port}: {group.exceptions[0]}")
+        unreachable = group.exceptions[0]
+    if unreachable is not None:
+        fail(f"cannot reach {host} port {port}: {unreachable}")
     _summarise(answers)
     sys.exit(0 if all(answer.verdict == "ACK" for answer in answers) else 1)
 

@@ -63,7 +63,7 @@ class NatsSettings(BusSettings):
         ("nats://127.0.0.1:4222",), "the servers of one cluster; the first that answers is taken"
     )
     stream: str = setting("SIGNALS", "the stream, made if it is not there")
-    subject: str = setting("signals.{lane}.{account}", f"template of the subject; {_TEMPLATE_HELP}")
+    subject: str = setting("signals.{lane}", f"template of the subject; {_TEMPLATE_HELP}")
     user: str = setting("", "user name, where the server wants one")
     password: Secret = setting(Secret(), "password of the user, or alone the token")
     credentials: Path | None = setting(None, "credentials file, with JWT and seed, where the server wants one")

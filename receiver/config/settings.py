@@ -115,7 +115,9 @@ class ListenerSettings:
         2000, "UDP frames being stored at a time; more are dropped and counted, the panel repeats them", "positive"
     )
     receive_buffer_bytes: int = setting(
-        8388608, "UDP socket buffer asked of the kernel (SO_RCVBUF); what it grants is logged at start", "positive"
+        33554432,
+        "UDP socket buffer asked of the kernel: room for 80,000 datagrams when a line returns; what it grants is logged",
+        "positive",
     )
 
 

@@ -3,19 +3,19 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal.deliveries import TAKEN, WANTED, Letter, Span, span_at
 from receiver.journal.folder import FILE_NAME, mark_damage
 from receiver.journal.groups import Group, Opened, count_urgent, unpack
 from receiver.journal.lanes import Lane
-from receiver.journal.records import FORMAT_VERSION, Kind, Origin, Refusal, Row, Stored, wrong_version
+from receiver.journal.records import FORMAT_VERSION, Entry, Kind, Origin, Refusal, Row, Stored, wrong_version
 
 _COLUMNS = "last, first, urgent, received_us, parts, content"
 _AFTER = f"SELECT {_COLUMNS} FROM groups WHERE last > ? ORDER BY last"  # noqa: S608 - our own names
@@ -27,6 +27,15 @@ _LOST_ORIGIN = Origin(
 )  # of what was carried over from a damaged journal without it, and of what is lost
 
 _LOST_PRIORITY = 5
+
+
+class _Read(NamedTuple):
+    """A group as it was read: its messages, and what stands for those that are lost."""
+
+    first: int
+    last: int
+    messages: list[tuple[int, Entry]]
+    lost: Stored | None
 
 
 class Reader:
@@ -45,7 +54,7 @@ class Reader:
         self._file = data_dir / FILE_NAME
         self._origins: dict[int, Origin] = {}
         self._in_use = threading.Lock()
-        self._read_last: dict[Lane, tuple[Group, Opened]] = {}  # an output takes the events of one group in several steps
+        self._read_last: dict[Lane, _Read] = {}  # an output takes the events of one group in several steps
         if not self._file.exists():
             raise ConfigError(f"there is no journal in {data_dir}: has the receiver run with this configuration?")
         try:
@@ -106,36 +115,43 @@ class Reader:
     def _after(self, lane: Lane, position: int, limit: int) -> list[Stored]:
         found: list[Stored] = []
         before = self._read_last.get(lane)
-        if before is not None and before[0].first - 1 <= position < before[0].last:
-            found += islice(self._events(*before, lane, position), limit)
-            position = before[0].last
+        if before is not None and before.first - 1 <= position < before.last:
+            found += islice(self._events(before, lane, position), limit)
+            position = before.last
         if len(found) < limit:
             with closing(self._connection.execute(_URGENT_AFTER if lane is Lane.URGENT else _AFTER, (position,))) as rows:
                 for row in rows:
-                    group = Group._make(row)
-                    opened = unpack(group.last, group.first, group.parts, group.content)
-                    self._read_last[lane] = group, opened
-                    found += islice(self._events(group, opened, lane, position), limit - len(found))
+                    self._read_last[lane] = group = self._open_group(row, lane)
+                    found += islice(self._events(group, lane, position), limit - len(found))
                     if len(found) >= limit:
                         break
         return found
 
-    def _events(self, group: Group, opened: Opened, lane: Lane | None, after: int) -> Iterator[Stored]:
-        """Return the events of a group that follow a position, in order: those of one lane, or all."""
+    def _open_group(self, row: Sequence[Any], lane: Lane | None) -> _Read:
+        """Read a group; where some of it cannot be read, note that for the next start and make what stands for it."""
+        group = Group._make(row)
+        opened = unpack(group.last, group.first, group.parts, group.content)
         lost = None
         if opened.holes or group.urgent != count_urgent([entry for _, entry in opened.messages]):
+            mark_damage(self._file, f"the group of positions {group.first} to {group.last} is not as it was written")
             lost = self._lost(group, opened, lane)
-        for position, entry in opened.messages:
+        return _Read(group.first, group.last, opened.messages, lost)
+
+    def _events(self, group: _Read, lane: Lane | None, after: int) -> Iterator[Stored]:
+        """Return the events of a group that follow a position, in order: those of one lane, or all."""
+        lost = group.lost if group.lost is not None and group.lost.position > after else None
+        for position, entry in group.messages:
             if lost is not None and lost.position < position:
-                if lost.position > after:
-                    yield lost
+                yield lost
                 lost = None
             if position + len(entry.events) <= after + 1:
                 continue
-            for number, row in enumerate(entry.rows(), position):
-                if number > after and (lane is None or row.lane == lane):
-                    yield Stored(number, row, self._origin(row.origin))
-        if lost is not None and lost.position > after:
+            if lane is None or lane in [event[0] for event in entry.events]:
+                origin = self._origin(entry.origin)
+                for number, row in enumerate(entry.rows(), position):
+                    if number > after and (lane is None or row.lane == lane):
+                        yield Stored(number, row, origin)
+        if lost is not None:
             yield lost
 
     def _lost(self, group: Group, opened: Opened, lane: Lane | None) -> Stored | None:
@@ -145,9 +161,6 @@ class Reader:
         """
         holes = opened.holes
         told = ", ".join(f"{first} to {last}" for first, last in holes)
-        mark_damage(self._file, f"the group of positions {group.first} to {group.last} is not as it was written")
-        if not holes:
-            return None
         count = sum(last - first + 1 for first, last in holes)
         urgent = min(count, max(0, group.urgent - count_urgent([entry for _, entry in opened.messages])))
         if lane is not None:
@@ -162,8 +175,7 @@ class Reader:
     def all(self) -> Iterator[Stored]:
         """Return every stored event in order."""
         for row in self._connection.execute(f"SELECT {_COLUMNS} FROM groups ORDER BY last"):  # noqa: S608 - our own names
-            group = Group._make(row)
-            yield from self._events(group, unpack(group.last, group.first, group.parts, group.content), None, 0)
+            yield from self._events(self._open_group(row, None), None, 0)
 
     def last(self, count: int) -> list[Stored]:
         """Return the newest events, oldest first."""
@@ -171,9 +183,7 @@ class Reader:
         newest = f"SELECT {_COLUMNS} FROM groups ORDER BY last DESC"  # noqa: S608 - our own names
         with closing(self._connection.execute(newest)) as rows:
             for row in rows:
-                group = Group._make(row)
-                opened = unpack(group.last, group.first, group.parts, group.content)
-                found = [*self._events(group, opened, None, 0), *found]
+                found = [*self._events(self._open_group(row, None), None, 0), *found]
                 if len(found) >= count:
                     break
         return found[-count:]

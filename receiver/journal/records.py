@@ -97,13 +97,11 @@ class Entry(NamedTuple):
 
     def rows(self) -> list[Row]:
         """Return the events of the message, one by one, as they are read."""
+        kind, identity, received_us, panel_time, origin, peer, flags, raw, body, events = self
         return [
-            Row(
-                self.kind, lane, priority, duress, self.received_us, self.panel_time, self.identity, number, self.origin,
-                self.peer, self.flags, self.raw, self.body,
-            )
-            for number, (lane, priority, duress) in enumerate(self.events)
-        ]  # fmt: skip
+            Row(kind, *event, received_us, panel_time, identity, number, origin, peer, flags, raw, body)
+            for number, event in enumerate(events)
+        ]
 
 
 def wrong_version(version: int) -> str:

@@ -20,7 +20,7 @@ from receiver.journal.pages import rows_of
 from receiver.journal.records import SCHEMA
 
 CHECKED_AT_START_BYTES = 48 * 1024 * 1024
-"""A larger file is checked after the start, in the background: 48 MB take about 0.1 s."""
+"""A larger file is checked after the start, in the background: 48 MB, 400,000 signals, take about 0.3 s."""
 _NEW = "journal.salvaged"
 _RANGE = "SELECT * FROM groups WHERE last BETWEEN ? AND ?"
 _SINGLE = "SELECT * FROM groups WHERE last = ? AND last = ?"

@@ -112,7 +112,6 @@ class TcpListener:
                 return
             stranger.abort("crowded-out")
             self.leave(stranger)
-        sock.setblocking(False)
         connection = Connection(self, address)
         self.crowd.enter(connection)
         opening = asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
@@ -121,7 +120,7 @@ class TcpListener:
     def _drive(
         self, opening: Coroutine[Any, Any, object], connection: Connection, _: "asyncio.Future[Any] | None" = None
     ) -> None:
-        """Run the coroutine that opens a connection; it waits once, for the loop's next turn (``decisions/0004``)."""
+        """Run the coroutine that opens a connection; it waits once, for the loop's next turn (a task would cost 5 µs)."""
         try:
             waiting: asyncio.Future[Any] = opening.send(None)
         except StopIteration:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from receiver.config import ListenerSettings
 from receiver.errors import ConfigError
-from receiver.listeners.sockets import BACKLOG, bind_tcp, bind_udp, share, shown
+from receiver.listeners.sockets import BACKLOG, bind_tcp, bind_udp, grow_buffer, share, shown
 
 HATCH = "take-over"
 _ASK, _GO = b"take over\n", b"go\n"
@@ -88,7 +88,7 @@ class Ports:
             if transport == "tcp":
                 sock.listen(BACKLOG)
             else:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.receive_buffer_bytes)
+                grow_buffer(sock, settings.receive_buffer_bytes)
             self.claimed.append(Port(settings, transport, sock, inherited=True, worker=number % self._workers))
         if not fitting:
             bound = bind_tcp(settings) if transport == "tcp" else bind_udp(settings, port)

@@ -7,6 +7,7 @@ from receiver.errors import ConfigError
 
 BACKLOG = 4096
 """Connections the kernel holds for us until we take them."""
+_SO_RCVBUFFORCE = 33  # Linux, with CAP_NET_ADMIN; the socket module does not name it
 
 
 def _family(settings: ListenerSettings) -> socket.AddressFamily:
@@ -56,8 +57,16 @@ def bind_tcp(settings: ListenerSettings, port: int | None = None, shared: bool =
 def bind_udp(settings: ListenerSettings, port: int, shared: bool = False) -> socket.socket:
     """Return a UDP socket with as large a buffer as the kernel grants, up to what the settings ask for."""
     sock = _bind(settings, socket.SOCK_DGRAM, port, shared)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.receive_buffer_bytes)
+    grow_buffer(sock, settings.receive_buffer_bytes)
     return sock
+
+
+def grow_buffer(sock: socket.socket, size_bytes: int) -> None:
+    """Ask for a receive buffer above the system's limit, which an administrator's process is given, or else up to it."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size_bytes)
+    except OSError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size_bytes)
 
 
 def shown(address: tuple[object, ...] | None) -> str:

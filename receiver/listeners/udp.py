@@ -3,15 +3,17 @@
 A fixed number of frames is in hand at a time: what comes above that is dropped and counted, and the panel repeats it.
 The address a datagram came from may be forged: no reply is longer than the frame it answers, garbage gets none, and what a
 refused frame may cost is bounded for each address and for all of them together.
+
+We read the socket ourselves and not through the loop's transport: 2 µs a datagram less (``docs/decisions/0015``).
 """
 
 import asyncio
 import contextlib
 import os
 import socket
+from collections import deque
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
 
 from protocols.dc09 import Damage, split_datagram
 from protocols.errors import BadLength
@@ -27,6 +29,7 @@ Address = tuple[str, int]
 _PROC = (Path("/proc/net/udp"), Path("/proc/net/udp6"))
 _KEPT_BYTES = 512  # of a datagram that is not read
 _EVERYBODY = "everybody"
+_MOST_A_TURN = 64  # datagrams read in one turn of the loop
 _REMEMBERED = 8192  # addresses; to write one down anew costs 1 µs
 
 
@@ -45,7 +48,7 @@ class Caller:
         self._listener.answer(arrival, self._address, now)
 
 
-class UdpListener(asyncio.DatagramProtocol):
+class UdpListener:
     """One UDP socket."""
 
     def __init__(self, settings: ListenerSettings, origin: int, pipeline: Pipeline, telemetry: Telemetry) -> None:
@@ -58,27 +61,36 @@ class UdpListener(asyncio.DatagramProtocol):
         self._budget_of_all = Budgets(everybody, everybody, 1)
         self._caller = lru_cache(_REMEMBERED)(self._meet)
         self._in_hand = 0
-        self._transport: asyncio.DatagramTransport | None = None
-        self._sock: socket.socket | None = None  # for the last answers, when nothing is read any more
+        self._sock: socket.socket | None = None
         self._inode = ""
-        self._stopping = False
+        self._at_once = 1  # datagrams read in this turn: to look for one that is not there costs as much as to read one
+        self._unsent: deque[tuple[bytes, Address]] = deque(maxlen=settings.max_frames_in_hand)  # the kernel has no room
         self._emptied = asyncio.Event()
 
     async def open(self, sock: socket.socket) -> int:
         """Begin to take datagrams on a bound socket; return the size of its buffer in bytes."""
         self._inode = str(os.fstat(sock.fileno()).st_ino)
         granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
+        sock.setblocking(False)
+        self._sock = sock
+        asyncio.get_running_loop().add_reader(sock, self._read, sock)
         return granted
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport for the answers."""
-        self._transport = cast("asyncio.DatagramTransport", transport)
+    def _read(self, sock: socket.socket) -> None:
+        """Read some of the datagrams that lie in the kernel; the loop comes back for the others."""
+        most = self.settings.max_datagram_bytes + 1
+        for _ in range(self._at_once):
+            try:
+                data, addr = sock.recvfrom(most)
+            except BlockingIOError:
+                self._at_once = max(1, self._at_once // 2)
+                return
+            except OSError:  # what became of an earlier answer says nothing about the next datagram
+                continue
+            self._take(data, addr)
+        self._at_once = min(self._at_once * 2, _MOST_A_TURN)
 
-    def datagram_received(self, data: bytes, addr: Address) -> None:
-        """Take one datagram."""
-        if self._stopping:
-            return
+    def _take(self, data: bytes, addr: Address) -> None:
         arrived = clock.monotonic()
         caller = self._caller(addr)
         if len(data) > self.settings.max_datagram_bytes:
@@ -108,29 +120,43 @@ class UdpListener(asyncio.DatagramProtocol):
         if not self._in_hand:
             self._emptied.set()
         if arrival.reply is not None:
-            if self._transport is not None:
-                self._transport.sendto(arrival.reply, address)
-            elif self._sock is not None:
-                with contextlib.suppress(OSError):  # the panel repeats it
-                    self._sock.sendto(arrival.reply, address)
+            self._send(arrival.reply, address)
             self._telemetry.ack_seconds.observe(now - arrival.arrived)
 
-    def error_received(self, exc: Exception) -> None:
-        """An ICMP error for an earlier answer says nothing about the next; the panel repeats what it misses."""
+    def _send(self, reply: bytes, address: Address) -> None:
+        """Send a reply, or keep it until the kernel has room; the panel asks again for one that cannot be sent."""
+        if self._sock is None:
+            return
+        try:
+            self._sock.sendto(reply, address)
+        except BlockingIOError:
+            if not self._unsent:
+                asyncio.get_running_loop().add_writer(self._sock, self._send_rest, self._sock)
+            self._unsent.append((reply, address))
+        except OSError:
+            pass
+
+    def _send_rest(self, sock: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._unsent:
+                with contextlib.suppress(ConnectionError, PermissionError):
+                    sock.sendto(*self._unsent[0])
+                self._unsent.popleft()
+        if not self._unsent:
+            asyncio.get_running_loop().remove_writer(sock)
 
     async def drain(self, seconds: float) -> None:
         """Read no more, answer what is in hand, close. What lies in the kernel stays unread: for the next, or unanswered."""
-        self._stopping = True
-        if self._transport is not None:
-            transport, self._transport = self._transport, None
-            self._sock = cast("socket.socket", transport.get_extra_info("socket")).dup()
-            transport.close()
+        loop = asyncio.get_running_loop()
+        if self._sock is not None:
+            loop.remove_reader(self._sock)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._in_hand:
                     self._emptied.clear()
                     await self._emptied.wait()
         if self._sock is not None:
+            loop.remove_writer(self._sock)
             self._sock.close()
             self._sock = None
 

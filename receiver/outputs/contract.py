@@ -23,7 +23,7 @@ class Output(Protocol):
     async def run(self) -> None:
         """Do what stands beside the deliveries, such as a listening socket or heartbeats; return when there is none.
 
-        Runs for as long as the receiver, beside ``deliver``. An exception other than ``DeliveryError`` ends the process.
+        Runs for as long as the receiver, beside ``deliver``. An exception is told, and it is begun again.
         """
 
     async def deliver(self, events: Sequence[OutEvent]) -> None:

@@ -27,6 +27,7 @@ _AFTER_A_FAILURE = 20
 _RENDERED_AT_ONCE = 10  # then the loop may answer a panel
 _FIRST_RETRY_SECONDS = 0.1
 _ORDERS_SECONDS = 1.0
+_STAND_AGAIN_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 5.0
 _URGENT_RETRY_SECONDS = 1.0  # the longest while something urgent waits
 _DIRECT_HELD = 100
@@ -62,15 +63,26 @@ class Forwarder:
         """Hand over what the journal holds, for ever; ``accounts`` name the events until the register is read again."""
         self.accounts = accounts
         async with asyncio.TaskGroup() as standing:
-            standing.create_task(self._output.run())
+            standing.create_task(self._stand())
             standing.create_task(self._attend())
             await self._follow()
+
+    async def _stand(self) -> None:
+        """Keep what stands beside the deliveries going; a line of it that fails must not end the reception."""
+        while True:
+            try:
+                return await self._output.run()
+            except DeliveryError as error:
+                self._telemetry.delivery_failed(self._settings.name, str(error), _STAND_AGAIN_SECONDS)
+            except Exception as error:  # noqa: BLE001 - as in _deliver
+                self._telemetry.output_broke(self._settings.name, error)
+            await asyncio.sleep(_STAND_AGAIN_SECONDS)
 
     async def _attend(self) -> None:
         """Look each second whether a command wants dead letters to go out again."""
         while True:
             for file, positions in orders.waiting(self._data_dir, self._settings.name):
-                with contextlib.suppress(JournalUnavailable):  # then the order stays
+                with contextlib.suppress(JournalUnavailable, OSError):  # then the order stays
                     await self.dead_letters.recall(positions)
                     file.unlink(missing_ok=True)
                     self._stored.set()
@@ -158,7 +170,7 @@ class Forwarder:
             if task is None or task.cancelling():
                 raise
             raise DeliveryError("the output's library gave up what it was doing") from None  # nobody cancelled us
-        except Exception as error:  # noqa: BLE001 - the one place; told with its place in the code, tried again
+        except Exception as error:  # noqa: BLE001 - whatever a library does; told with its place in the code, tried again
             self._telemetry.output_broke(self._settings.name, error)
             raise DeliveryError(f"unexpected {type(error).__name__} in the output") from None
 

@@ -4,6 +4,7 @@ Only the receiver writes its journal; a command that wants dead letters to go ou
 while no receiver runs is carried out at the next start.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -31,12 +32,17 @@ def ask(data_dir: Path, output: str, positions: Sequence[int] | None) -> None:
 
 def waiting(data_dir: Path, output: str) -> list[tuple[Path, list[int] | None]]:
     """Return the orders for an output with their files, which go once an order is carried out; unreadable ones go now."""
-    found = []
-    for file in sorted((data_dir / _FOLDER).glob(f"{output}.*{_SUFFIX}")):
+    found: list[tuple[Path, list[int] | None]] = []
+    try:
+        files = sorted((data_dir / _FOLDER).glob(f"{output}.*{_SUFFIX}"))
+    except OSError:
+        return found  # the disk is away; the journal tells of it
+    for file in files:
         try:
             positions = json.loads(file.read_text("ascii"))
         except (OSError, ValueError):
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.unlink()
             continue
         found.append((file, positions if isinstance(positions, list) else None))
     return found

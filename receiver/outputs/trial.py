@@ -45,6 +45,8 @@ async def attempt(output: Output, event: OutEvent) -> tuple[bool, str]:
         return False, f"the event could not be handed over: {error}"
     except TimeoutError:
         return False, f"nothing took the event within {LONGEST_SECONDS:g} s"
+    except Exception as error:  # noqa: BLE001 - whatever a library does; its text may hold a password
+        return False, f"unexpected {type(error).__name__} in the output"
     finally:
         beside.cancel()
         await output.close()

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import random
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -232,6 +233,25 @@ async def an_adopted_row_is_handed_on(folder: Path, faults: Faults) -> None:
     await journal.close()
 
 
+async def a_mend_that_fails_half_way(folder: Path, faults: Faults) -> None:
+    """What a failed sync left on disk was found, and then the disk failed again: it is found and adopted the next time."""
+    journal, (_, normal) = opened(folder)
+    await append(journal, entry("a"))
+    faults.fail(SYNC)
+    await refused(journal, "b")
+    faults.heal()
+    with contextlib.closing(sqlite3.connect(folder / "journal.sqlite", isolation_level=None)) as other:
+        other.execute("CREATE TRIGGER no BEFORE INSERT ON probe BEGIN SELECT RAISE(ABORT, 'no probe'); END")
+        assert "no probe" in await refused(journal, "c")
+        other.execute("DROP TRIGGER no")
+    await recovered(journal)
+    assert normal.waiting == 2
+    assert await append(journal, entry("b")) == (2, True)
+    assert await append(journal, entry("c")) == (3, False)
+    await journal.close()
+    check(folder, {"a": 1, "b": 2, "c": 3})
+
+
 async def a_disk_that_stays_broken(folder: Path, faults: Faults) -> None:
     """As long as any kind of operation fails there is no receipt; when it heals, the same process goes on."""
     journal, _ = opened(folder)
@@ -329,7 +349,8 @@ def _take(acknowledged: dict[str, int], unanswered: list[str], name: str, receip
 STORIES: dict[str, Callable[[Path, Faults], Awaitable[None]]] = {
     story.__name__: story
     for story in (
-        a_sync_that_failed, an_adopted_row_is_handed_on, a_disk_that_stays_broken, a_write_that_is_cut_short, a_slow_disk,
+        a_sync_that_failed, an_adopted_row_is_handed_on, a_mend_that_fails_half_way,
+        a_disk_that_stays_broken, a_write_that_is_cut_short, a_slow_disk,
         anything_at_random, power,
     )
 }  # fmt: skip

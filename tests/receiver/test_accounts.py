@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from protocols.dc09 import Key
 from receiver import accounts, clock
 from receiver.errors import ConfigError
 
@@ -126,3 +127,17 @@ def test_the_register_is_rewritten_whole_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("moment", [-62_135_596_800, 253_402_300_799])
 def test_a_moment_at_the_end_of_all_years_stays_one_that_can_be_written(zone: str, moment: int) -> None:
     assert clock.seconds_to_text(accounts.Account("1", time_zone=ZoneInfo(zone)).to_utc(moment))
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b'"' + b"x" * 200_000])
+def test_a_file_that_is_no_table_of_text_cannot_be_read_wherever_that_shows(tmp_path: Path, damage: bytes) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"account,name\n" + b"".join(b"%06X,x\n" % number for number in range(10_000)) + b"1," + damage + b"\n")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        accounts.read_csv(file)
+
+
+def test_a_row_may_have_fewer_cells_than_the_header_and_spaces_around_them(tmp_path: Path) -> None:
+    found = read(tmp_path, f"name,account,key,supervision_seconds\n a , 1111 , {SECRET} , 90 \nb,2222\n")
+    assert found["1111"] == accounts.Account("1111", "a", Key.parse(SECRET), False, 90)
+    assert found["2222"] == accounts.Account("2222", "b")

@@ -374,3 +374,116 @@ def test_the_last_messages_of_a_quiet_site_leave_the_window_too() -> None:
     repeats.add({b"b": 2, b"c": 3}, START + SECOND // 2)
     assert [repeats.find(name, START + 599 * SECOND) for name in (b"a", b"b", b"c")] == [1, 2, 3]
     assert [repeats.find(name, START + 602 * SECOND) for name in (b"a", b"b", b"c")] == [None, None, None]
+
+
+def test_messages_in_one_call_get_each_its_own_outcome_in_order(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        await append(journal, entry(b"old"))
+        outcomes = await journal.append(
+            [entry(b"a", Lane.NORMAL, Lane.URGENT), entry(b"old"), entry(b"b"), entry(b"a"), entry(b"c", *[Lane.NORMAL] * 9)]
+        )
+        assert outcomes[:4] == [(2, False), (1, True), (4, False), (2, True)]
+        assert isinstance(outcomes[4], JournalUnavailable), "five more found room, nine did not"
+        assert positions(tmp_path) == [(1, b"old"), (2, b"a"), (3, b"a"), (4, b"b")]
+        assert await journal.append([]) == []
+
+    with_journal(tmp_path, story, JournalSettings(max_waiting=8))
+
+
+def test_a_message_on_its_way_to_the_disk_is_waited_for_with_what_is_new(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        first = asyncio.ensure_future(journal.append([entry(b"a"), entry(b"b")]))
+        for _ in range(100):
+            if not journal.busy_seconds:
+                await asyncio.sleep(0)
+        assert await journal.append([entry(b"c"), entry(b"b"), entry(b"a")]) == [(3, False), (2, True), (1, True)]
+        assert await first == [(1, False), (2, False)]
+
+    with_journal(tmp_path, story)
+
+
+def test_a_failing_commit_gives_no_receipt_to_any_message_of_a_call_but_to_repeats(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        await append(journal, entry(b"a"))
+        with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)) as other:
+            other.execute("CREATE TRIGGER no BEFORE INSERT ON groups BEGIN SELECT RAISE(ABORT, 'no more'); END")
+            new, old, again = await journal.append([entry(b"b"), entry(b"a"), entry(b"b")])
+            assert old == (1, True)
+            assert isinstance(new, JournalUnavailable)
+            assert isinstance(again, JournalUnavailable)
+            assert "no more" in str(new)
+            other.execute("DROP TRIGGER no")
+        assert await journal.append([entry(b"b"), entry(b"a")]) == [(2, False), (1, True)]
+
+    with_journal(tmp_path, story)
+
+
+def test_tens_of_thousands_of_messages_go_in_one_commit_in_rows_of_bounded_size(tmp_path: Path) -> None:
+    syncs: list[int] = []
+
+    async def story(journal: Journal) -> None:
+        journal.on_sync = lambda _seconds, events: syncs.append(events)
+        cursor = journal.cursor("out", Lane.URGENT)
+        lanes = [Lane.URGENT if n % 100 == 0 else Lane.NORMAL for n in range(20_000)]
+        receipts = await journal.append([entry(b"%d" % n, lane) for n, lane in enumerate(lanes)])
+        assert receipts == [(n, False) for n in range(1, 20_001)]
+        assert cursor.waiting == 200
+
+    with_journal(tmp_path, story)
+    assert syncs == [20_000]
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite")) as db:
+        rows, longest = db.execute("SELECT COUNT(*), MAX(length(content)) FROM groups").fetchone()
+    assert rows > 10
+    assert longest < 70_000
+    assert [identity for _, identity in positions(tmp_path)] == [b"%d" % n for n in range(20_000)]
+
+
+def test_what_waits_is_counted_from_a_place_within_a_commit(tmp_path: Path) -> None:
+    lanes = [Lane.URGENT if n % 5 == 0 else Lane.NORMAL for n in range(40)]
+
+    async def fill(journal: Journal) -> None:
+        for lane in Lane:
+            journal.cursor("out", lane)
+        await journal.append([entry(b"%d" % n, lane, Lane.NORMAL) for n, lane in enumerate(lanes)])
+
+    with_journal(tmp_path, fill)
+    reader = Reader(tmp_path)
+    for lane in Lane:
+        for place in range(81):
+
+            async def waiting(journal: Journal, lane: Lane = lane, place: int = place) -> int:
+                cursor = journal.cursor("out", lane)
+                cursor.position = place
+                journal.save(cursor)
+                await journal.do(lambda _db: None)
+                return journal.cursor("out", lane).waiting
+
+            if place % 9 == 0:
+                assert with_journal(tmp_path, waiting) == len(reader.after(lane, place, 1000)), (lane, place)
+    reader.close()
+
+
+def test_an_older_journal_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite")) as db:
+        db.execute("PRAGMA user_version = 1")
+
+    async def story(_: Journal) -> None:
+        raise AssertionError("it was opened")
+
+    with pytest.raises(ConfigError, match="format 1, this program reads format 2: let the program that wrote it hand"):
+        with_journal(tmp_path, story)
+
+
+def test_a_group_is_deleted_when_all_of_it_is_delivered(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        cursor = journal.cursor("out", Lane.NORMAL)
+        old = START - 100 * 86400 * SECOND
+        for n in range(3):
+            await journal.append([entry(b"%d.%d" % (n, m), when=old) for m in range(4)])
+        for place, left in ((3, 12), (6, 8)):
+            cursor.position = place
+            journal.tidy()
+            await journal.do(lambda _db: None)
+            assert len(positions(tmp_path)) == left
+
+    with_journal(tmp_path, story)

@@ -2,8 +2,10 @@
 
 import asyncio
 import builtins
+import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from receiver.config import JournalSettings, JsonlSettings, OutputSettings
 from receiver.errors import ConfigError, DeliveryError, EventRefused
 from receiver.events import OutEvent, render
 from receiver.journal import Entry, Journal, Lane, Origin, Reader, Row, Stored
-from receiver.outputs import Forwarder, Surroundings, orders, templates
+from receiver.outputs import Forwarder, Surroundings, forwarder, orders, templates
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
 
@@ -189,6 +191,25 @@ def test_what_a_library_did_not_foresee_is_an_outage_and_does_not_end_the_receiv
     Stage(tmp_path).play(story)
 
 
+def test_what_stands_beside_the_deliveries_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder, "_STAND_AGAIN_SECONDS", 0.0)
+
+    async def story(stage: Stage) -> None:
+        failures = [DeliveryError("the port is taken"), ValueError("ours")]
+        begun: list[int] = []
+
+        async def run() -> None:
+            begun.append(1)
+            if failures:
+                raise failures.pop()
+
+        stage.target.run = run  # type: ignore[method-assign]
+        await stage.store(1)
+        await stage.forward(lambda: len(begun) == 3 and len(stage.target.taken) == 1)
+
+    Stage(tmp_path).play(story)
+
+
 def test_spans_say_when_each_event_was_sent_and_confirmed(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         await stage.store(5)
@@ -332,3 +353,22 @@ def test_the_frame_of_many_events_is_read_once() -> None:
     assert [event.cloud_event["data"]["position"] for event in told] == list(range(1, 1301))
     assert {event.cloud_event["data"]["event_code"] for event in told} == {"BA"}
     assert events._read.cache_info().misses == before + 1
+
+
+def test_events_that_cannot_be_read_are_told_once_and_the_output_goes_on_behind_them(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        cursors = [stage.journal.cursor(stage.settings.name, lane) for lane in Lane]
+        stage.forwarder.cursors.update({cursor.lane: cursor for cursor in cursors})
+        await stage.journal.append([entry(n, urgent=n == 20) for n in range(1, 41)])
+        with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as db, db:
+            content = db.execute("SELECT content FROM groups").fetchone()[0]
+            db.execute("UPDATE groups SET content = ?", (content.replace(b"%016d" % 18, b"%016d" % 81),))
+        await stage.forward(lambda: not any(cursor.waiting for cursor in cursors))
+        told = [event.cloud_event["data"] for event in stage.target.taken if event.stored.lost]
+        assert [(data["reason"], data["count"]) for data in told] == [("journal-damaged", 1), ("journal-damaged", 15)]
+        assert all("positions 17 to 32 cannot be read" in data["text"] for data in told)
+        assert len({event.event_id for event in stage.target.taken}) == 25, "one id for what was told in both lanes"
+        assert [e.stored.position for e in stage.target.taken if not e.stored.lost] == [*range(1, 17), *range(33, 41)]
+        assert [cursor.position for cursor in cursors] == [32, 40]
+
+    Stage(tmp_path).play(story)

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from fuzz.single import Strict, handle_one
-from protocols import dc09
+from protocols import contact_id, dc09
 from protocols.dc09 import cipher
-from receiver import pipeline, policy
+from receiver import payloads, pipeline, policy
 from receiver.accounts import Account, Accounts
 from receiver.clock import SECOND_US
 from receiver.config import ClockSettings
 from receiver.errors import JournalUnavailable, ReceiverError
-from receiver.journal import Entry, Kind, Receipt, Refusal, Row
+from receiver.journal import Entry, Kind, Lane, Receipt, Refusal, Row
 from receiver.pipeline import Pipeline, Route, repeat_identity
 
 NOW = 1_790_000_000
@@ -270,3 +270,11 @@ def test_the_story_fits_one_screen() -> None:
     import inspect
 
     assert len(inspect.getsource(pipeline.Pipeline.handle).splitlines()) <= 40
+
+
+def test_every_priority_of_the_tables_has_a_lane() -> None:
+    for priority in {code.priority for code in contact_id.CODES.values()} | {payloads.URGENT_PRIORITY}:
+        for duress in (False, True):
+            lane, *kept = pipeline._TOLD[priority, duress]
+            assert lane == (Lane.URGENT if priority == 1 else Lane.NORMAL)
+            assert kept == [priority, duress]

@@ -405,20 +405,20 @@ class Kafka(Server):
         return f'servers = ["127.0.0.1:{self.port}"]\n'
 
     def events(self) -> list[dict[str, Any]]:
-        from confluent_kafka import Consumer
+        from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-        consumer = Consumer(
-            {"bootstrap.servers": f"127.0.0.1:{self.port}", "group.id": "tester", "auto.offset.reset": "earliest"}
-        )
-        consumer.subscribe(["dc09.signals"])
+        consumer = Consumer({"bootstrap.servers": f"127.0.0.1:{self.port}", "group.id": "tester"})
+        topic = "dc09.signals"
+        places = [
+            TopicPartition(topic, n, OFFSET_BEGINNING) for n in consumer.list_topics(topic, 10).topics[topic].partitions
+        ]
+        wanted = sum(high - low for low, high in (consumer.get_watermark_offsets(place, 10) for place in places))
+        consumer.assign(places)
         found: list[tuple[int, dict[str, Any]]] = []
-        quiet = 0
-        while quiet < (3 if found else 50):
-            message = consumer.poll(0.2)
-            if message is None or message.error() is not None:
-                quiet += 1
-                continue
-            quiet = 0
+        while len(found) < wanted:
+            message = consumer.poll(10)
+            assert message is not None, f"{len(found)} of {wanted} came"
+            assert message.error() is None, message.error()
             told: Any = message.headers() or []
             headers = {name: value.decode() for name, value in told}
             event = {name.removeprefix("ce_"): value for name, value in headers.items() if name.startswith("ce_")}

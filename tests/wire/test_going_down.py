@@ -74,13 +74,23 @@ class _Panel(threading.Thread):
     def _read(self, link: socket.socket) -> None:
         framer = dc09.Framer()
         try:
-            while data := link.recv(65536):
+            while data := self._next(link):
                 for reply in framer.feed(data):
                     verdict, sequence = said(reply.raw, self._key).split()
                     assert verdict == "ACK"
                     self.acknowledged.append(sequence)
         except OSError:
             return
+
+    def _next(self, link: socket.socket) -> bytes:
+        """Return what came; that nobody listens any more is told before the last answers in a UDP socket's queue."""
+        while True:
+            try:
+                return link.recv(65536)
+            except ConnectionRefusedError:
+                if self._kind == socket.SOCK_STREAM:
+                    raise
+                link.setblocking(False)  # what lies there, and no more
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from receiver.cli import main
 from receiver.config import OUTPUT_TYPES
-from tests.wire.running import KEY, KEYED, PLAIN, Running, frame, wait_until
+from tests.wire.running import KEY, KEYED, PLAIN, SECRET, Running, frame, wait_until
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGES = sorted((DOCS / "outputs").glob("*.md"))
@@ -48,7 +48,7 @@ def test_what_comes_out_fits_the_asyncapi_description_and_its_schemas(tmp_path: 
     }
     for channel in described["channels"].values():
         assert [told["$ref"].rpartition("/")[2] for told in channel["messages"].values()] == list(messages)
-    accounts = f"account,supervision_seconds,key\n{PLAIN},1,\n{KEYED},,{'0' * 32}\n"
+    accounts = f"account,supervision_seconds,key\n{PLAIN},1,\n{KEYED},,{SECRET}\n"
     with Running(tmp_path, accounts=accounts) as running:
         running.tcp(frame("0001", "1121 01 005"), frame("0002", account="9999"), frame("0003", "what is this"), seconds=1)
         running.tcp(frame("0004", "1602 00 000", KEYED, KEY))

@@ -1,6 +1,8 @@
 """UDP as panels use it."""
 
 import contextlib
+import re
+import signal
 import socket
 from collections import Counter
 from pathlib import Path
@@ -128,3 +130,16 @@ def test_a_stopping_receiver_answers_what_it_has_in_hand(tmp_path: Path) -> None
             while True:
                 answered.add(said(link.recv(1000)).split()[1])
         assert answered == {event["data"]["sequence"] for event in running.export()}
+
+
+def test_a_burst_after_a_line_returns_waits_in_the_kernel_and_is_answered_whole(tmp_path: Path) -> None:
+    with Running(tmp_path) as running, _panel(running, 1 << 26) as link:
+        granted = int(re.findall(r"receive_buffer_bytes=(\d+)", running.log())[0])
+        count = min(20_000, granted // 1024)  # the kernel counts 768 bytes for a small datagram
+        sent = [dc09.encode("NULL", f"{n % 10000:04d}", dc09.Address(None, "0", PLAIN)) for n in range(count)]
+        running.signal(signal.SIGSTOP)  # everything comes while nobody reads
+        for datagram in sent:
+            link.send(datagram)
+        running.signal(signal.SIGCONT)
+        wait_until(lambda: running.metric("receiver_link_tests_total") == count, 30)
+        assert running.metric("receiver_udp_dropped_total") == 0

@@ -1,5 +1,6 @@
 """AES-CBC, padding and keys that do not show themselves."""
 
+import os
 import pickle
 import sys
 import threading
@@ -113,3 +114,27 @@ def test_the_pad_of_a_null_without_a_bar_ends_at_the_bracket() -> None:
     key = Key(bytes(16))
     sealed = key.encrypt(b"p" * 11 + b"]_10:01:02,11-23-2026").hex().encode()
     assert cipher.unseal(sealed, key) == b"]_10:01:02,11-23-2026"
+
+
+def test_pads_are_never_used_twice_and_not_shared_with_a_child() -> None:
+    pads = cipher._Pads()
+    taken = [pads.take(16) for _ in range(1000)]  # four pools
+    assert len(set(taken)) == 1000
+    assert not any(byte in pad for pad in taken for byte in b"|[]")
+    pads.take(1)
+    assert pads.pool
+    pads.forget()  # what happens in a child after a fork
+    assert not pads.pool
+    assert len(pads.take(16)) == 16
+
+
+def test_a_child_after_a_fork_has_other_pads_than_its_parent() -> None:
+    read, write = os.pipe()
+    cipher._pads.take(1)
+    child = os.fork()
+    if not child:
+        os.write(write, cipher._pads.take(16))
+        os._exit(0)
+    os.waitpid(child, 0)
+    with open(read, "rb", buffering=0) as theirs, open(write, "wb"):
+        assert theirs.read(16) != cipher._pads.take(16)

@@ -1,0 +1,134 @@
+"""What a large register and a full journal cost: start, memory, heartbeats of a million accounts, and growth by work done.
+
+The register is written as accounts are in the field; a journal is filled through its own ``append``.
+"""
+
+import asyncio
+import os
+import statistics
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+from bench import servers, usage
+from bench.frames import key_of, large
+from bench.report import Figure
+from bench.servers import Setup, generate
+from bench.start import start_once
+from bench.works import Plan, judge_flat, judge_latency
+from protocols import dc09
+from receiver import clock
+from receiver.config import JournalSettings
+from receiver.journal import Entry, Journal, Origin
+
+MILLION = 1_000_000
+KEYED = 200_000
+HEARTBEAT_SECONDS = 90
+HEARTBEATS = MILLION // HEARTBEAT_SECONDS
+STORED = 5_000_000
+_GROUP = 10_000
+_DAY_US = 86400 * clock.SECOND_US
+
+
+def write_register(file: Path, count: int, keyed: int, supervision: int | None = None) -> None:
+    """Write ``count`` accounts with names, sites and instructions, ``keyed`` of them with a key of their own."""
+    each, interval = count // keyed if keyed else count + 1, "" if supervision is None else supervision
+    with file.open("w", encoding="utf-8") as out:
+        out.write("account,name,key,plaintext,supervision_seconds,time_zone,dialect,site,instructions\n")
+        for number in range(count):
+            key = key_of(number) if keyed and number % each == 0 else ""
+            out.write(f"{large(number)},panel {number},{key},,{interval},,,site {number},call the key holder {number}\n")
+
+
+def start(plan: Plan) -> Figure:
+    """Measure from exec to ready with a million accounts registered, 200,000 of them keyed."""
+    with servers.scratch() as folder:
+        write_register(folder / "register.csv", MILLION, KEYED)
+        http = servers.free_port()
+        config = servers.write_settings(folder, servers.free_port(), http, Setup(register=folder / "register.csv"))
+        rounds = [start_once(config, http) for _ in range(plan.rounds)]
+    seconds, cpu = (statistics.median(found[at] for found in rounds) for at in (0, 1))
+    resident = max(found.resident_mb for found in rounds)
+    return Figure(
+        "start with 1,000,000 accounts, 200,000 keyed", f"{cpu:.1f} s of a core", f"{seconds:.1f} s, {resident:.0f} MB", "-",
+        "<= 6 s, 700 MB", seconds <= 6 and resident <= 700,
+        f"ready after {', '.join(f'{found.seconds:.1f}' for found in rounds)} s",
+        {"seconds": seconds, "cpu_seconds": cpu, "resident_mb": resident, "rounds": rounds},
+    )  # fmt: skip
+
+
+def heartbeats(plan: Plan, seconds: float) -> Iterator[Figure]:
+    """Send the encrypted link tests of a million accounts, each with a key of its own, every 90 s over UDP."""
+    with servers.scratch() as folder:
+        write_register(folder / "register.csv", MILLION, MILLION, HEARTBEAT_SECONDS)
+        with servers.receiver(Setup(register=folder / "register.csv")) as ours:
+            before = usage.resident_bytes(ours.pid)
+            order = {"token": "NULL", "key": "each", "large": MILLION}
+            share = max(1, round(seconds / 10))
+            rounds, cpu = [], usage.cpu_seconds(ours.pid)
+            for number in range(share):
+                skip = round(HEARTBEATS * seconds / share) * number
+                rounds.append(generate(ours, "beats", **order, rate=HEARTBEATS, seconds=seconds / share, skip=skip))
+            spent = usage.cpu_seconds(ours.pid) - cpu
+            after, dropped = usage.resident_bytes(ours.pid), servers.metric(ours, "receiver_udp_dropped_total")
+    found = judge_latency(f"heartbeats of a million accounts, {HEARTBEATS:,}/s over UDP", rounds, 20.0)
+    sent = sum(told["sent"] for told in rounds)
+    note = (
+        f"{spent / (sent / HEARTBEATS):.0%} of a core; {sent:,} sent, dropped by the receiver's count: {dropped:.0f}; "
+        f"{before / 2**20:.0f} MB before, {after / 2**20:.0f} MB after ({(after - before) / min(sent, MILLION):,.0f} bytes "
+        "for each account heard)"
+    )
+    yield found._replace(
+        note=f"{found.note}; {note}", met=found.met and not dropped,
+        data=found.data | {"resident_before": before, "resident_after": after, "dropped": dropped},
+    )  # fmt: skip
+
+
+def accounts(plan: Plan) -> Figure:
+    """Measure a signal's cost when its account is one of 1,000, or of a million; each account was heard before."""
+    points: dict[int, list[float]] = {1000: [], MILLION: []}
+    for count, costs in points.items():
+        with servers.scratch() as folder:
+            write_register(folder / "register.csv", count, 0)
+            with servers.receiver(Setup(register=folder / "register.csv")) as ours:
+                order = {"large": count, "connections": 50}
+                generate(ours, "closed", **order, token="NULL", frames=count // 50 + 1, seconds=300)
+                for number in range(plan.rounds):
+                    frames = round(plan.seconds * 2000)
+                    skip = number * frames * 50
+                    told = generate(ours, "closed", **order, frames=frames, skip=skip, round=number, seconds=plan.seconds)
+                    costs.append(told["cpu_us"])
+    found = {count: statistics.median(costs) for count, costs in points.items()}
+    return judge_flat("cost, 1,000 to 1,000,000 accounts", found, "CPU time, TCP, 50 connections")
+
+
+async def fill(data_dir: Path, count: int) -> None:
+    """Store signals of the last month, older than the window of repeats, through the journal itself."""
+    journal = Journal(data_dir, JournalSettings(max_waiting=4 * _GROUP), [Origin("1", "1", "main", "tcp")])
+    began_us = clock.now_us() - 30 * _DAY_US
+    raw = dc09.encode("ADM-CID", "0001", dc09.Address(None, "0", "A000"), b"#A000|1130 01 001")
+    for first in range(0, count, _GROUP):
+        for at in range(first, min(count, first + _GROUP)):
+            identity = blake2b(b"%d" % at, digest_size=16).digest()
+            told = Entry(0, identity, began_us + at * 1000, None, 1, "192.0.2.1:40112", "", raw, None, ((1, 5, 0),))
+            if at % _GROUP:
+                journal.append_later([told])
+            else:
+                last = told
+        await journal.append([last])
+    await journal.close()
+
+
+def journal(plan: Plan, stored: int = STORED) -> Figure:
+    """Measure a signal's cost on an empty journal and on one that holds five million."""
+    points: dict[int, float] = {}
+    for count in (0, stored):
+        with servers.scratch() as folder:
+            if count:
+                asyncio.run(fill(folder / "filled", count))
+            with servers.receiver(Setup(data_dir=folder / "filled" if count else None)) as ours:
+                order = {"frames": round(plan.seconds * 2000), "seconds": plan.seconds}
+                rounds = [generate(ours, "closed", **order, round=number) for number in range(plan.rounds)]
+            points[count] = statistics.median(told["cpu_us"] for told in rounds)
+    os.sync()
+    return judge_flat("cost, empty journal to 5,000,000 signals", points, "CPU time, TCP, 50 connections")
