@@ -4,15 +4,17 @@ A CSV file with a header row, of which only ``account`` is required::
 
     account,name,key,plaintext,supervision_seconds,time_zone,dialect,site,instructions
 
+``key_file``, ``old_key`` and ``old_key_until`` may stand in it too: while a key is rotated, old and new both work.
 Accounts match without regard to case (panels print hex digits in either); replies echo them as they came.
 """
 
 import csv
+import fcntl
 import io
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
@@ -22,14 +24,19 @@ from zoneinfo import ZoneInfo
 
 from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
+<<<<<<< HEAD
 from receiver.config import Settings, resolve_secret
+=======
+from receiver import clock
+from receiver.config import resolve_secret
+>>>>>>> main
 from receiver.errors import ConfigError
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
 
 COLUMNS = ("account", "name", "key", "plaintext", "supervision_seconds", "time_zone", "dialect", "site", "instructions")
-_READ = (*COLUMNS, "key_file")
+_READ = (*COLUMNS, "key_file", "old_key", "old_key_until")
 DIALECTS = ("", "ajax")
 """``ajax``: Contact ID 423 is a disarm under duress (Ajax OS Malevich 2.8 and 2.9), not a forced door."""
 _is_account = re.compile(r"[0-9A-Za-z]{1,16}").fullmatch
@@ -37,6 +44,13 @@ _INTERVAL = re.compile(r"[0-9]{1,8}")
 _SHOWN_MISTAKES = 20
 _FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800, 253_402_300_799  # of the years 1 and 9999, in seconds since 1970
 _SHORTEST_KEY = 16
+
+
+class OldKey(NamedTuple):
+    """The key that a rotation takes out of use, and until when it works still, in seconds since 1970."""
+
+    key: Key
+    until: int
 
 
 class Account(NamedTuple):
@@ -52,6 +66,7 @@ class Account(NamedTuple):
     site: str | None = None
     instructions: str | None = None
     registered: bool = True
+    old_key: OldKey | None = None
 
     def to_utc(self, panel_time: int) -> int:
         """Turn a panel's time stamp, in seconds read as UTC, into real UTC when the panel keeps local time.
@@ -66,7 +81,9 @@ class Account(NamedTuple):
 
 
 class Accounts:
-    """All registered accounts; replaced as a whole when the file is read again."""
+    """All registered accounts; replaced as a whole when the file is read again. ``revision`` counts changes in between."""
+
+    revision = 0
 
     def __init__(
         self, rows: Mapping[str, Account], default_key: Key | None = None, accept_unknown: bool | None = None
@@ -91,6 +108,25 @@ class Accounts:
     def key_for(self, account: Account) -> Key | None:
         """Return the key that opens an account's encrypted messages."""
         return account.key or self._default_key
+
+    def refresh(self) -> Collection[str] | None:
+        """Take what was changed elsewhere; return whose accounts, None for too many to name. A file is read on SIGHUP."""
+        return ()
+
+    def close(self) -> None:
+        """Let go of what the register is kept in."""
+
+    def names(self) -> set[str]:
+        """Return the names of all accounts."""
+        return {account.account for account in self._rows.values()}
+
+    def supervised_names(self) -> set[str]:
+        """Return the names of the accounts that have a supervision interval."""
+        return {account.account for account in self.supervised()}
+
+    def rotating(self) -> list[Account]:
+        """Return the accounts whose key is being rotated, or was: an old key stands in their entry."""
+        return [account for account in self._rows.values() if account.old_key is not None]
 
     def supervised(self) -> list[Account]:
         """Return the accounts that have a supervision interval."""
@@ -193,7 +229,7 @@ def _shown(cell: str) -> str:
 
 def _read_row(cells: Iterable[str], base: Path, environment: Mapping[str, str]) -> Account:
     """Read the cells of one row, in the order of ``_READ``."""
-    account, name, key_text, plaintext, interval, zone, dialect, site, instructions, key_file = cells
+    account, name, key_text, plaintext, interval, zone, dialect, site, instructions, key_file, old, old_until = cells
     if _is_account(account) is None:
         raise ConfigError(f"account is {_shown(account)}; it must be 1 to 16 letters and digits")
     key = _read_key(key_text, key_file, base, environment) if key_text or key_file else None
@@ -206,20 +242,48 @@ def _read_row(cells: Iterable[str], base: Path, environment: Mapping[str, str]) 
     return Account(
         account, name or None, key, plaintext == "accept", _read_interval(interval) if interval else None,
         _read_zone(zone) if zone else None, dialect, site or None, instructions or None,
+        old_key=_read_old_key(old, old_until, key, base, environment) if old or old_until else None,
     )  # fmt: skip
+
+
+def from_cells(row: Mapping[str, str]) -> Account:
+    """Read the cells of one row by column; a key stands in the row itself.
+
+    Raises:
+        ConfigError: a cell is wrong. KeyFormatError: so is a key.
+    """
+    return _read_row([row.get(name, "") for name in _READ], Path(), {})
 
 
 def _read_key(text: str, path: str, base: Path, environment: Mapping[str, str]) -> Key:
     if text and path:
         raise ConfigError("key and key_file are both given; leave one out")
     if path:
-        try:
-            text = (base / path).read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            raise ConfigError(f"key_file {base / path} cannot be read") from None
+        text = key_text(path, base)
     if text.startswith("$"):
         text = resolve_secret(text, environment).text
     return Key.parse(text)
+
+
+def key_text(path: str, base: Path) -> str:
+    """Return the key that stands in a ``key_file``.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return (base / path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"key_file {base / path} cannot be read") from None
+
+
+def _read_old_key(text: str, until: str, key: Key | None, base: Path, environment: Mapping[str, str]) -> OldKey:
+    if not text or not until or key is None:
+        raise ConfigError("old_key, old_key_until and key belong together: a key is rotated from one to the other")
+    try:
+        return OldKey(_read_key(text, "", base, environment), clock.from_text(until) // clock.SECOND_US)
+    except (ValueError, OverflowError):
+        raise ConfigError(f"old_key_until is {_shown(until)}; it must be ISO 8601, 2026-11-23T14:00:00Z") from None
 
 
 @lru_cache(maxsize=1000)  # a register has a handful of them, in a million rows
@@ -237,27 +301,52 @@ def _read_zone(text: str) -> ZoneInfo:
         raise ConfigError(f"time_zone is {_shown(text)}; it must be a name such as Europe/Amsterdam, or empty") from None
 
 
+Rows = dict[str, dict[str, str]]
+"""The cells of each account by column, under the upper-case account."""
+
+
 def rewrite(file: Path, change: dict[str, dict[str, str] | None]) -> None:
     """Write the CSV file anew with some accounts replaced, added, or (None) removed; the old one stays until that is done.
 
     Raises:
         ConfigError: the result would not be a valid register; the file is unchanged.
     """
-    old = file.read_text("utf-8-sig") if file.exists() else ""
-    reader = csv.DictReader(io.StringIO(old, newline=""))
-    header = list(reader.fieldnames or COLUMNS)
-    header += [name for row in change.values() if row for name in row if name not in header]
-    rows = {row["account"].strip().upper(): row for row in reader}
-    for account, row in change.items():
-        if row is None:
-            rows.pop(account.upper(), None)
-        else:
-            rows[account.upper()] = rows.get(account.upper(), {}) | row
+
+    def apply(rows: Rows) -> None:
+        for account, row in change.items():
+            if row is None:
+                rows.pop(account.upper(), None)
+            else:
+                rows[account.upper()] = rows.get(account.upper(), {}) | row
+
+    edit(file, apply)
+
+
+def edit(file: Path, apply: Callable[[Rows], None]) -> None:
+    """Let ``apply`` change the rows of the CSV file and write it anew; other commands wait meanwhile.
+
+    Raises:
+        ConfigError: the result would not be a valid register; the file is unchanged. Or what ``apply`` raises.
+    """
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        old = file.read_text("utf-8-sig") if file.exists() else ""
+        reader = csv.DictReader(io.StringIO(old, newline=""))
+        rows = {row["account"].strip().upper(): row for row in reader}
+        apply(rows)
+        header = dict.fromkeys(reader.fieldnames or COLUMNS) | dict.fromkeys(name for row in rows.values() for name in row)
+        _write(file, list(header), rows)
+    finally:
+        os.close(folder)
+
+
+def _write(file: Path, header: list[str], rows: Rows) -> None:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".new")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-            writer = csv.DictWriter(out, list(dict.fromkeys(header)), restval="", lineterminator="\n")
+            writer = csv.DictWriter(out, header, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows.values())
             out.flush()

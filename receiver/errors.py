@@ -53,6 +53,12 @@ class JournalUnavailable(ReceiverError):
     reason = "journal-unavailable"
 
 
+class RegisterUnavailable(JournalUnavailable):
+    """The managed account register cannot be read now: who reports cannot be told."""
+
+    reason = "register-unavailable"
+
+
 class DeliveryError(ReceiverError):
     """An output could not hand over; it tries again. The first ``taken`` of its events were taken, and those in ``also``."""
 

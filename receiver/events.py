@@ -139,7 +139,7 @@ def _signal(stored: Stored, accounts: Accounts) -> dict[str, Any]:
         "extended": payloads.extended_by_name(message),
         "panel_time": None if row.panel_time is None else clock.seconds_to_text(row.panel_time),
         "received_at": clock.to_text(row.received_us),
-        "flags": [*row.flags.split(), *event.flags],
+        "flags": [*payloads.flags_of(row.flags, row.number), *event.flags],
         "raw": shown,
     }
     if event.block_account is not None:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from receiver import clock
 from receiver.clockwatch import ClockWatch
 from receiver.journal import Lane
+from receiver.on_test import OnTest
 from receiver.outputs import Forwarder
+from receiver.rotation import Rotation
 from receiver.telemetry import Labelled, Telemetry
 from receiver.workers import Crew
 
@@ -43,8 +45,20 @@ def add_output_gauges(telemetry: Telemetry, forwarders: Sequence[tuple[str, Forw
     gauge("receiver_output_dead_letters", "Events refused for good and not taken since", ("output",), dead)
 
 
+<<<<<<< HEAD
 def add_worker_gauges(telemetry: Telemetry, crew: Crew) -> None:
     """Tell telemetry how the processes at the ports are."""
     gauge = telemetry.gauge
     gauge("receiver_workers", "Processes at the ports that take panels", (), lambda: [((), crew.serving)])
     gauge("receiver_worker_restarts_total", "Workers that ended and were started again", (), lambda: [((), crew.restarts)])
+=======
+def add_account_gauges(telemetry: Telemetry, registered: Callable[[], int], on_test: OnTest, rotation: Rotation) -> None:
+    """Tell telemetry what to read of the register at a scrape."""
+    gauge = telemetry.gauge
+    gauge("receiver_accounts", "Registered accounts", (), lambda: [((), registered())])
+    gauge("receiver_accounts_on_test", "Accounts on test", (), lambda: [((), len(on_test))])
+    gauge(
+        "receiver_accounts_on_old_key", "Accounts that use an old key while it still works", (),
+        lambda: [((), rotation.on_old(clock.now_us()))],
+    )  # fmt: skip
+>>>>>>> main

@@ -7,6 +7,7 @@ restart of the receiver must not raise every account.
 
 import heapq
 from collections import deque
+from collections.abc import Collection
 from typing import NamedTuple
 
 from receiver.clock import SECOND_US
@@ -65,6 +66,12 @@ class Paths:
     def keep(self, supervised: set[str]) -> None:
         """Forget paths of accounts that are no longer supervised (the register was read again)."""
         for path in [path for path in self._seen_us if path[0] not in supervised]:
+            del self._seen_us[path], self._interval[path]
+            self._lost.discard(path)
+
+    def forget(self, accounts: Collection[str]) -> None:
+        """Forget paths of accounts, given in upper case, that are no longer supervised."""
+        for path in [path for path in self._seen_us if path[0].upper() in accounts]:
             del self._seen_us[path], self._interval[path]
             self._lost.discard(path)
 

@@ -5,6 +5,7 @@ is stored, acknowledged and seen by a person. Panels that are told DUH block.
 """
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -194,6 +195,21 @@ def _sia_event(event: sia_dcs.SiaEvent, flags: tuple[str, ...], block_account: s
         block_account,
         tuple((name, value) for name, value in event.modifiers if name not in ("ri", "id")),
     )
+
+
+def some_events(flag: str, numbers: Iterable[int]) -> str:
+    """Write a flag that is stored once for a message and is true of some of its events: ``on-test:0.2``."""
+    return f"{flag}:{'.'.join(map(str, numbers))}"
+
+
+def flags_of(stored: str, number: int) -> list[str]:
+    """Return the flags of one event of a message from those stored for all of it."""
+    found = []
+    for flag in stored.split():
+        name, colon, numbers = flag.partition(":")
+        if not colon or str(number) in numbers.split("."):
+            found.append(name)
+    return found
 
 
 def extended_by_name(message: dc09.Message) -> dict[str, object]:

@@ -20,8 +20,9 @@ from receiver.arrivals import Arrival, Arrivals, Route
 from receiver.clock import Clock, monotonic, to_text
 from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
-from receiver.errors import JournalUnavailable, PolicyError, ReceiverError, StaleTimestamp
+from receiver.errors import JournalUnavailable, PolicyError, ReceiverError, RegisterUnavailable, StaleTimestamp
 from receiver.journal import Entry, Journal, Kind, Lane, Receipt, Refusal, Row
+from receiver.on_test import OnTest
 from receiver.paths import PathChange, Paths
 from receiver.policy import Verdict
 from receiver.senders import Heard, Notice, Senders
@@ -68,6 +69,7 @@ class Pipeline:
         self.paths = Paths()
         self.senders = Senders(clock_settings)
         self.troubles = Troubles()
+        self.on_test = OnTest()
         self.clock_settings = clock_settings
         self._journal = journal
         self._telemetry = telemetry
@@ -108,7 +110,8 @@ class Pipeline:
             envelope = dc09.open_envelope(frame)  # who sent it: always in clear
             policy.check_sender(envelope)
             account = self.accounts.find(envelope.address.account)
-            key = self.accounts.key_for(account)
+            old = account.old_key  # its key is being rotated, and the message shows which of two opens it
+            key = self.accounts.key_for(account) if old is None else policy.choose_key(envelope, account.key, old, now_us)
             message = dc09.unseal(envelope, key)  # decrypts when the token starts with *
             suspect = policy.check(
                 message, account, self.accounts.accept_unknown, self.clock_settings, now_us, self._watch, steady_us
@@ -123,12 +126,18 @@ class Pipeline:
             if envelope.token != dc09.LINK_TEST:
                 events = payloads.decode(message, account.dialect)  # Contact ID, SIA-DCS or opaque; never refused
                 entry = _entry(message, events, account, heard, route, now_us, suspect)
+                if self.on_test.tickets:
+                    entry = self._mark_tests(entry, events, envelope, now_us, steady_us)
                 return _new(Signal, (arrival, message, events, heard, key, entry))
             self._telemetry.link_tested(route.transport)
             arrival.reply = replies.ack_link_test(message, key, now_us)
         except StaleTimestamp as error:
             arrival.reply = self._refuse_stale(error, message, account, route, now_us)
+<<<<<<< HEAD
         except (ProtocolError, PolicyError, JournalUnavailable) as error:
+=======
+        except (ProtocolError, PolicyError, RegisterUnavailable) as error:
+>>>>>>> main
             arrival.reply = self._refuse(error, frame.raw, envelope, route, now_us)
         arrival.done = True
         return None
@@ -167,6 +176,13 @@ class Pipeline:
         for arrival in left:
             self._broke(arrival, error)
         self._answer(left)
+
+    def _mark_tests(
+        self, entry: Entry, events: tuple[payloads.Event, ...], envelope: dc09.Envelope, now_us: int, steady_us: int
+    ) -> Entry:
+        """Flag what is on test; asked while something is."""
+        flags = self.on_test.flags(entry.flags, events, envelope.address.account, now_us, steady_us)
+        return entry._replace(flags=flags)
 
     def handle_damage(self, damage: dc09.Damage, route: Route) -> None:
         """Count and keep bytes that are no frame; they are never answered."""

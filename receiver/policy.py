@@ -6,9 +6,9 @@ the test plan of the 2007 edition (C.1.3, C.2.3), as ``docs/protocols/dc09.md`` 
 
 from enum import Enum
 
-from protocols.dc09 import KNOWN_TOKENS, RECEIVER_TOKENS, Envelope, Message
+from protocols.dc09 import KNOWN_TOKENS, RECEIVER_TOKENS, Envelope, Key, Message, unseal
 from protocols.errors import BodyError, EnvelopeError, FramingError, ProtocolError, Undecryptable
-from receiver.accounts import Account
+from receiver.accounts import Account, OldKey
 from receiver.clock import SECOND_US
 from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
@@ -99,6 +99,21 @@ def check_sender(envelope: Envelope) -> None:
     """
     if envelope.token in RECEIVER_TOKENS:
         raise FromReceiver(f"{envelope.token} is sent by receivers only")
+
+
+def choose_key(envelope: Envelope, key: Key | None, old: OldKey, now_us: int) -> Key | None:
+    """Return which key opens a message while the account's is rotated; the reply is sealed with it too."""
+    if not envelope.encrypted or now_us >= old.until * SECOND_US or _opens(envelope, key):
+        return key
+    return old.key if _opens(envelope, old.key) else key
+
+
+def _opens(envelope: Envelope, key: Key | None) -> bool:
+    try:
+        unseal(envelope, key)
+    except Undecryptable:
+        return False
+    return True
 
 
 def recognise_nak(error: ProtocolError | ReceiverError, raw: bytes) -> ProtocolError | ReceiverError:

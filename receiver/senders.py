@@ -306,6 +306,18 @@ class Senders:
             return self._registered.get(account.account)
         return self._strangers.get(message.envelope.address.account.upper())
 
+    def last_heard(self, name: str) -> tuple[int, str, str] | None:
+        """Return when (steady time), at which listener and from which peer an upper-case account was heard last."""
+        sender = self._registered.get(name) or self._registered.get(name.lower()) or self._strangers.get(name)
+        if sender is None:
+            return None
+        return sender.place.heard_us, sender.place.way.listener, sender.place.way.peer
+
+    def key_of(self, account: str) -> dc09.Key | None:
+        """Return the key that opened a registered account's latest encrypted message, None when there was none."""
+        sender = self._registered.get(account)
+        return None if sender is None else sender.key
+
     def keep(self, registered: Collection[str]) -> None:
         """Forget accounts that are no longer registered (the register was read again)."""
         for name in self._registered.keys() - set(registered):

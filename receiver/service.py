@@ -14,11 +14,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from receiver import __version__, clock, config, outputs
+<<<<<<< HEAD
 from receiver.accounts import load_accounts
 from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
 from receiver.errors import ConfigError
 from receiver.gauges import add_clock_gauges, add_output_gauges, add_worker_gauges
+=======
+from receiver.account_desk import AccountDesk
+from receiver.accounts import Accounts
+from receiver.clockwatch import ClockWatch
+from receiver.config import ListenerSettings, Settings
+from receiver.errors import ConfigError, RegisterUnavailable
+from receiver.gauges import add_account_gauges, add_clock_gauges, add_output_gauges
+>>>>>>> main
 from receiver.journal import Journal, Origin, Reader, Row, Stored
 from receiver.journal_watch import JournalWatch
 from receiver.listeners import (
@@ -32,6 +41,7 @@ from receiver.listeners import (
     from_systemd,
     open_port,
 )
+from receiver.managed import load_accounts
 from receiver.outputs import Forwarder, Surroundings
 from receiver.paths import STORM_US, Storm
 from receiver.pipeline import Pipeline
@@ -108,9 +118,7 @@ class Service:
         """
         settings, telemetry = self._settings, self._telemetry
         self._handle_signals()
-        self._allow_connections()
         self._succession.begin()
-        self._crew.hire()
         self._journal = await self._succession.open_journal(self._make_journal, self._stop)
         try:
             found = self._journal.newest_us, self._journal.newest_stamp_us
@@ -120,8 +128,10 @@ class Service:
             )
             self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
-            self._watch_journal()
+            self._stand_watch()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+            self._allow_connections()
+            self._crew.hire()  # they read the register all at the same time
             self._add_gauges()
             try:
                 await self._open_ports()
@@ -140,13 +150,23 @@ class Service:
                     parting.create_task(tcp.part(_PART_SECONDS))
         telemetry.stopped()
 
-    def _watch_journal(self) -> None:
+    def _stand_watch(self) -> None:
         settings = self._settings
         self._journal_watch = JournalWatch(
             self._journal, settings.journal, settings.receiver.data_dir, self._telemetry, self._tell_own
         )
         self._pipeline.own_event = self._tell_directly
+<<<<<<< HEAD
         self._crew.tell = self._tell_own
+=======
+        self._desk = AccountDesk(
+            settings.receiver.data_dir,
+            self._pipeline,
+            lambda: self._accounts,
+            self._tell_own,
+            self._surroundings().raise_trouble,
+        )
+>>>>>>> main
 
     def _make_journal(self) -> Journal:
         settings = self._settings
@@ -165,8 +185,12 @@ class Service:
         async with asyncio.TaskGroup() as standing:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
+<<<<<<< HEAD
             tasks += [standing.create_task(self._watch())]
             tasks += [standing.create_task(self._crew.tend(self._pipeline, self._journal))]
+=======
+            tasks += [standing.create_task(run()) for run in (self._watch, *self._desk.parts)]
+>>>>>>> main
             hatch = self._succession.open_hatch(self.stop)
             tasks += [standing.create_task(hatch.tend())]
             await self._crew.ready()
@@ -266,25 +290,32 @@ class Service:
         """Read accounts and settings again; on a mistake the old ones stay. Ports, outputs and journal need a restart."""
         try:
             settings = config.load(self._config_file)
-            found = load_accounts(settings)
+            found = load_accounts(settings, self._accounts)
         except ConfigError as error:
             for mistake in error.mistakes:
                 self._telemetry.reload_failed(mistake)
             return
-        self._accounts = self._pipeline.accounts = found
+        if found is not self._accounts:
+            self._take_accounts(found)
         self._pipeline.clock_settings = self._clock_watch.settings = settings.clock
-        self._pipeline.paths.keep({account.account for account in found.supervised()})
-        self._pipeline.senders.keep({account.account for account in found})
         self._pipeline.senders.clock = settings.clock
         self._pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
         self._crew.reload(settings)
         for forwarder in self._forwarders:
-            forwarder.accounts = found
             forwarder.reopen()
         for name in ("receiver", "listeners", "journal", "http", "log", "outputs"):
             if getattr(settings, name) != getattr(self._settings, name):
                 self._telemetry.warned("a changed section takes effect at the next start", section=name)
         self._telemetry.reloaded(accounts=len(found), unknown_accounts="accepted" if found.accept_unknown else "refused")
+
+    def _take_accounts(self, found: Accounts) -> None:
+        """Put another register in the place of the one we had."""
+        before, self._accounts, self._pipeline.accounts = self._accounts, found, found
+        self._pipeline.paths.keep(found.supervised_names())
+        self._pipeline.senders.keep(found.names())
+        for forwarder in self._forwarders:
+            forwarder.accounts = found
+        before.close()
 
     # -- once a second --------------------------------------------------------------------------------------------
 
@@ -298,6 +329,7 @@ class Service:
             now_us, steady_us = clock.both_us()
             for finding in self._clock_watch.look(now_us, steady_us, clock.synchronised()):
                 self._pipeline.raise_trouble(Trouble(*finding, now_us), self._home(), now_us)
+            self._refresh_accounts(now_us)
             self._check_paths(now_us, steady_us)
             for trouble in self._pipeline.troubles.due(steady_us):
                 self._pipeline.tell_trouble(trouble, self._home(), now_us)
@@ -308,6 +340,17 @@ class Service:
             self._journal_watch.look(self._beat, now_us)
             self._crew.look()
             self._telemetry.tick()
+
+    def _refresh_accounts(self, now_us: int) -> None:
+        """Take what commands have changed in the managed register; a path of an account that is gone is none."""
+        try:
+            changed = self._accounts.refresh()
+            if changed is None:
+                self._pipeline.paths.keep(self._accounts.supervised_names())
+            elif gone := {name for name in changed if not self._accounts.find(name).supervision_seconds}:
+                self._pipeline.paths.forget(gone)
+        except RegisterUnavailable as error:
+            self._pipeline.raise_trouble(Trouble("register-unreadable", str(error), now_us), self._home(), now_us)
 
     def _home(self) -> int:
         """Return the origin that stands for the receiver itself: its first listener."""
@@ -368,11 +411,11 @@ class Service:
         add_clock_gauges(self._telemetry, self._clock_watch)
         add_worker_gauges(self._telemetry, self._crew)
         add_output_gauges(self._telemetry, self._by_name())
+        add_account_gauges(self._telemetry, lambda: len(self._accounts), self._pipeline.on_test, self._desk.keys.rotation)
         gauge = self._telemetry.gauge
         self._journal_watch.add_gauges()
         gauge("receiver_connections", "Open connections", ("transport",), connections)
         gauge("receiver_paths", "Supervised paths that were heard, by state", ("state",), paths)
-        gauge("receiver_accounts", "Registered accounts", (), one(lambda: len(self._accounts)))
         gauge("receiver_remembered_messages", "Messages remembered for repeats", (), one(lambda: self._journal.remembered))
         gauge("receiver_troubles_total", "Troubles by reason, each one, told or counted", ("reason",), troubles)
         gauge("receiver_link_tests_stale_total", "Link tests acknowledged that proved nothing new", (), one(stale_tests))

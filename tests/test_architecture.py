@@ -13,10 +13,12 @@ LAYERS = [
     "protocols.automation",
     "receiver.errors receiver.clock receiver.process",
     "receiver.config",
-    "receiver.accounts receiver.journal receiver.clockwatch",
+    "receiver.accounts receiver.journal receiver.clockwatch receiver.vault receiver.sightings",
     "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",
-    "receiver.events receiver.senders receiver.journal_watch receiver.arrivals",
-    "receiver.pipeline receiver.outputs receiver.explain receiver.panel",
+    "receiver.events receiver.senders receiver.journal_watch receiver.arrivals receiver.on_test receiver.rotation",
+    "receiver.register",
+    "receiver.pipeline receiver.outputs receiver.explain receiver.panel receiver.managed receiver.watch",
+    "receiver.account_desk",
     "receiver.listeners",
     "receiver.workers",
     "receiver.succession receiver.gauges",
@@ -27,9 +29,11 @@ LAYERS = [
 LEVEL = {name: level for level, line in enumerate(LAYERS) for name in line.split()}
 HOMES = {
     "crcmod": {"protocols/dc09/crc.py"},
-    "cryptography": {"protocols/dc09/cipher.py"},
+    "cryptography": {"protocols/dc09/cipher.py", "receiver/vault.py"},
     "prometheus_client": {"receiver/telemetry.py"},
-    "click": {f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "options", "outputs")},
+    "click": {
+        f"receiver/cli/{name}.py" for name in ("__init__", "accounts", "journal", "on_test", "options", "outputs", "watch")
+    },
     "aiohttp": {"receiver/outputs/webhook.py", "receiver/listeners/monitor.py"},
     "msgpack": {"receiver/journal/groups.py", "receiver/workers/link.py"},
     "orjson": {"receiver/events.py", "receiver/outputs/kafka.py"},
@@ -44,7 +48,8 @@ HOMES = {
     "sqlite3": {
         f"receiver/journal/{name}.py"
         for name in ("cursor", "deliveries", "jobs", "opening", "reader", "salvage", "store", "writer")
-    },
+    }
+    | {"receiver/managed.py"},
 }
 MODULES = sorted(path for package in ("protocols", "receiver") for path in (ROOT / package).rglob("*.py"))
 

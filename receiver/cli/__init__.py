@@ -21,8 +21,10 @@ from protocols.errors import KeyFormatError
 from receiver import __version__, clock, panel, process
 from receiver.cli.accounts import accounts_group
 from receiver.cli.journal import journal
+from receiver.cli.on_test import accounts_test
 from receiver.cli.options import CONFIG, fail, load, parse_key
 from receiver.cli.outputs import outputs_group
+from receiver.cli.watch import watch
 from receiver.errors import ConfigError
 from receiver.explain import explain
 
@@ -78,7 +80,11 @@ def serve(config_file: Path | None, take_over: bool) -> None:
 def check_config(file: Path) -> None:
     """Check a configuration and its account register; exit 2 and every mistake, or 0 and a summary."""
     from receiver import outputs
+<<<<<<< HEAD
     from receiver.accounts import load_accounts
+=======
+    from receiver.managed import load_accounts
+>>>>>>> main
 
     settings = load(file)
     try:
@@ -241,4 +247,6 @@ def _summarise(answers: list[panel.Answer]) -> None:
 
 main.add_command(journal)
 main.add_command(accounts_group)
+accounts_group.add_command(accounts_test)
+main.add_command(watch)
 main.add_command(outputs_group)

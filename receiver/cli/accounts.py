@@ -1,48 +1,82 @@
-"""``accounts list · add · remove · import``: the account register, a CSV file."""
+"""``accounts list · add · remove · import · export · rotate-key``: the account register."""
 
 import csv
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-from receiver import accounts
-from receiver.cli.options import CONFIG, accounts_of, fail, load
+from protocols.errors import KeyFormatError
+from receiver import accounts, clock, config, register, rotation
+from receiver.accounts import Account
+from receiver.cli.options import CONFIG, accounts_of, fail, length_seconds, load, store_of
 from receiver.errors import ConfigError
+from receiver.rotation import Used
+
+_LONGEST_OVERLAP = 400 * 86400
 
 
 @click.group("accounts")
 def accounts_group() -> None:
-    """Manage the account register, the CSV file that [accounts] file names."""
+    """Manage the account register; safe while the receiver runs."""
 
 
-def _register(config_file: Path | None) -> Path:
-    file = load(config_file).accounts.file
-    if file is None:
-        fail("no account register is configured: set [accounts] file")
-    return file
-
-
-def _rewrite(file: Path, change: dict[str, dict[str, str] | None]) -> None:
+@contextmanager
+def _told(store: register.Store) -> Iterator[register.Store]:
+    """Turn what can go wrong with the register into sentences and exit 2."""
     try:
-        accounts.rewrite(file, change)
+        yield store
     except ConfigError as error:
         fail(*error.mistakes)
+    except KeyFormatError as error:
+        fail(str(error))
     except OSError as error:
-        fail(f"{file} cannot be written: {error.strerror}")
+        fail(f"{store.where} cannot be written: {error.strerror}")
+    finally:
+        store.close()
 
 
 @accounts_group.command("list")
 @CONFIG
-def accounts_list(config_file: Path | None) -> None:
+@click.option("--old-keys", is_flag=True, help="Only accounts whose key is being rotated, and which key each panel uses.")
+def accounts_list(config_file: Path | None, old_keys: bool) -> None:
     """List the accounts; keys are never shown, only their kind."""
-    found = sorted(accounts_of(load(config_file)), key=lambda account: account.account)
+    settings = load(config_file)
+    found = sorted(accounts_of(settings), key=lambda account: account.account)
+    told: Callable[[Account], str] = _line
+    if old_keys:
+        found = [account for account in found if account.old_key is not None]
+        uses = rotation.read(settings.receiver.data_dir)
+
+        def told(account: Account) -> str:
+            return _rotation_line(account, uses.get(account.account))
+
     for account in found:
-        key = f"AES-{account.key.bits}" if account.key else "no key"
-        watched = f"every {account.supervision_seconds} s" if account.supervision_seconds else "unsupervised"
-        click.echo(f"{account.account:<16}  {key:<7}  {watched:<15}  {account.name or ''}")
+        line = told(account)
+        click.echo(line if line.isprintable() else ascii(line)[1:-1])
     click.echo(f"{len(found)} accounts", err=True)
+
+
+def _line(account: Account) -> str:
+    key = f"AES-{account.key.bits}" if account.key else "no key"
+    watched = f"every {account.supervision_seconds} s" if account.supervision_seconds else "unsupervised"
+    return f"{account.account:<16}  {key:<7}  {watched:<15}  {account.name or ''}"
+
+
+def _rotation_line(account: Account, use: rotation.Use | None) -> str:
+    """Say which key an account uses, as far as the receiver has seen."""
+    assert account.old_key is not None
+    until = account.old_key.until
+    over = until * clock.SECOND_US <= clock.now_us()
+    used = Used.NONE if use is None or use.until != until else use.used
+    since = "" if use is None else f" since {clock.to_text(use.since_us)[:19]}Z"
+    words = {Used.NEW: f"NEW key{since}", Used.OLD: f"OLD key{since}", Used.NONE: "nothing heard since the rotation"}
+    end = f"{'ended' if over else 'ends'} {clock.seconds_to_text(until)}"
+    return f"{account.account:<16}  old key {end}  {words[used]:<36}  {account.name or ''}"
 
 
 @accounts_group.command("add")
@@ -59,29 +93,28 @@ def accounts_list(config_file: Path | None) -> None:
 @click.option("--site")
 @click.option("--instructions")
 def accounts_add(config_file: Path | None, account: str, key_stdin: bool, **cells: Any) -> None:
-    """Add ACCOUNT, or change the columns given of one that is there. A running receiver takes it after SIGHUP."""
-    file = _register(config_file)
-    row = {"account": account} | {name: str(value) for name, value in cells.items() if value is not None}
+    """Add ACCOUNT, or change the columns given of one that is there."""
+    row = {name: str(value) for name, value in cells.items() if value is not None}
     if key_stdin:
         row["key"] = sys.stdin.readline().strip()
-    _rewrite(file, {account: row})
-    click.echo(f"{account} is in {file}; send SIGHUP to a running receiver")
+    with _told(store_of(load(config_file))) as store:
+        store.change(account, lambda before: (before or {"account": account}) | row)
+        click.echo(f"{account} is in {store.where}; {store.after}")
 
 
 @accounts_group.command("remove")
 @CONFIG
 @click.argument("account")
 def accounts_remove(config_file: Path | None, account: str) -> None:
-    """Remove ACCOUNT. A running receiver takes it after SIGHUP."""
-    file = _register(config_file)
-    try:
-        known = accounts.read_csv(file)
-    except ConfigError as error:
-        fail(*error.mistakes)
-    if account.upper() not in known:
-        fail(f"there is no account {account} in {file}")
-    _rewrite(file, {account: None})
-    click.echo(f"{account} is out of {file}; send SIGHUP to a running receiver")
+    """Remove ACCOUNT."""
+    with _told(store_of(load(config_file))) as store:
+
+        def change(row: register.Row | None) -> None:
+            if row is None:
+                raise ConfigError(f"there is no account {account} in {store.where}")
+
+        store.change(account, change)
+        click.echo(f"{account} is out of {store.where}; {store.after}")
 
 
 @accounts_group.command("import")
@@ -89,12 +122,95 @@ def accounts_remove(config_file: Path | None, account: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def accounts_import(config_file: Path | None, file: Path) -> None:
     """Add or replace every account of another CSV file; all of it or, with any mistake, nothing."""
-    register = _register(config_file)
-    try:
+    with _told(store_of(load(config_file))) as store:
         accounts.read_csv(file)
-    except ConfigError as error:
-        fail(*error.mistakes)
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items()} for row in csv.DictReader(lines)]
-    _rewrite(register, {row["account"]: row for row in rows})
-    click.echo(f"{len(rows)} accounts are in {register}; send SIGHUP to a running receiver")
+        count = store.put(register.read_rows(file), file.parent)
+        click.echo(f"{count} accounts are in {store.where}; {store.after}")
+
+
+@accounts_group.command("export")
+@CONFIG
+@click.option("--with-keys", type=click.Path(path_type=Path), help="Write to this new file, keys and all, readable by you.")
+def accounts_export(config_file: Path | None, with_keys: Path | None) -> None:
+    """Print the register as CSV, without keys; with --with-keys FILE, write it with them, and nothing on the screen."""
+    with _told(store_of(load(config_file))) as store:
+        if with_keys is None:
+            _export(store, sys.stdout, with_keys=False)
+            return
+        with _new_file(with_keys) as out:
+            _export(store, out, with_keys=True)
+    click.echo(f"the register is in {with_keys}, with its keys in clear: keep it as you would keep them", err=True)
+
+
+def _export(store: register.Store, out: TextIO, with_keys: bool) -> None:
+    columns = [name for name in register.EXPORTED if with_keys or name not in register.SECRET_COLUMNS]
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(store.rows(with_keys))
+
+
+@accounts_group.command("rotate-key")
+@CONFIG
+@click.argument("account")
+@click.option("--key-stdin", is_flag=True, help="Read the new key from standard input.")
+@click.option("--generate", type=click.Path(path_type=Path), help="Make a new key and write it into this new file.")
+@click.option("--overlap", default="24h", show_default=True, help="How long the old key works beside it; 0 ends it now.")
+@click.option("--prolong", is_flag=True, help="No new key: the old one of the rotation works for --overlap from now on.")
+@click.option("--replace", is_flag=True, help="Even while an earlier rotation is not over: the key before ends now.")
+def accounts_rotate_key(
+    config_file: Path | None, account: str, key_stdin: bool, generate: Path | None, overlap: str, prolong: bool,
+    replace: bool,
+) -> None:  # fmt: skip
+    """Give ACCOUNT a new key; the old one works beside it for a while, until the panel has the new one."""
+    if key_stdin + (generate is not None) + prolong != 1:
+        fail("rotate-key needs one of --key-stdin, --generate FILE and --prolong")
+    seconds = 0 if overlap == "0" else length_seconds(overlap)
+    if seconds is None or seconds > _LONGEST_OVERLAP:
+        fail(f"--overlap is {overlap!r}; write 24h, 90m, 7d or 0, at most 400d")
+    settings, now_us = load(config_file), clock.now_us()
+    key = "" if prolong else _new_key(settings, account, generate)
+
+    def change(row: register.Row | None) -> register.Row:
+        if prolong:
+            return register.prolonged(row, account, seconds, now_us)
+        return register.rotated(row, account, key, seconds, replace, now_us)
+
+    try:
+        with _told(store_of(settings)) as store:
+            store.change(account, change)
+    except SystemExit:
+        if generate is not None:
+            generate.unlink(missing_ok=True)  # a key that nothing has
+        raise
+    click.echo(f"{account} {'keeps its' if prolong else 'has a'} new key in {store.where}; {store.after}")
+    end = clock.seconds_to_text(now_us // clock.SECOND_US + seconds)
+    old = f"works until {end}; accounts list --old-keys tells who still uses one" if seconds else "works no longer"
+    click.echo(f"the old key {old}", err=True)
+
+
+def _new_key(settings: config.Settings, account: str, generate: Path | None) -> str:
+    """Return the new key: from standard input, or made as long as the old one and written into a new file."""
+    if generate is None:
+        return sys.stdin.readline().strip()
+    before = accounts_of(settings).find(account).key
+    key = register.make_key(before.bits if before else 128)
+    with _new_file(generate) as out:
+        out.write(key + "\n")
+    return key
+
+
+@contextmanager
+def _new_file(file: Path) -> Iterator[TextIO]:
+    """Write a file that holds secrets, or exit 2; what fails half-way leaves none."""
+    try:
+        out = register.open_new(file)
+    except OSError as error:
+        fail(f"{file} cannot be written: {error.strerror}")
+    try:
+        with out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise

@@ -1,5 +1,6 @@
 """What all commands share: the configuration option, clear failures, and the parts a command reads."""
 
+import re
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -7,11 +8,12 @@ from typing import NoReturn
 import click
 
 from protocols.dc09 import Key
-from receiver import accounts, config
+from receiver import accounts, config, register
 from receiver.errors import ConfigError
 from receiver.journal import Reader
 
 CONFIG = click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; without it the defaults.")
+_LENGTH = re.compile(r"(?:([0-9]{1,3})d)?(?:([0-9]{1,4})h)?(?:([0-9]{1,5})m)?")
 
 
 def fail(*mistakes: str) -> NoReturn:
@@ -50,9 +52,36 @@ def reader(config_file: Path | None) -> tuple[config.Settings, Reader]:
 
 def accounts_of(settings: config.Settings) -> accounts.Accounts:
     """Read the account register that the settings name, or exit 2."""
+<<<<<<< HEAD
     from receiver.accounts import load_accounts
+=======
+    from receiver.managed import load_accounts
+>>>>>>> main
 
     try:
         return load_accounts(settings)
     except ConfigError as error:
         fail(*error.mistakes)
+
+
+def store_of(settings: config.Settings) -> register.Store:
+    """Return the register that commands change, or exit 2."""
+    from receiver.managed import ManagedStore, find_vault
+
+    if settings.accounts.store == "managed":
+        try:
+            return ManagedStore(settings.receiver.data_dir, find_vault(settings))
+        except ConfigError as error:
+            fail(*error.mistakes)
+    if settings.accounts.file is None:
+        fail('no account register is configured: set [accounts] file, or store = "managed"')
+    return register.CsvStore(settings.accounts.file)
+
+
+def length_seconds(text: str) -> int | None:
+    """Read a length of time such as ``7d``, ``24h``, ``90m`` or ``1h30m`` into seconds; None when it is none."""
+    match = _LENGTH.fullmatch(text.strip())
+    if match is None or not any(match.groups()):
+        return None
+    days, hours, minutes = (int(part or 0) for part in match.groups())
+    return days * 86400 + hours * 3600 + minutes * 60

@@ -126,6 +126,18 @@ class AccountsSettings:
     """``[accounts]``: who may report."""
 
     file: Path | None = setting(None, "CSV register of accounts; read again on SIGHUP")
+    store: str = setting(
+        "csv", "`csv`: the register is `file`; `managed`: a database in data_dir, changed by `accounts` commands, with keys "
+        "encrypted under `master_key`", choices=("csv", "managed"),
+    )  # fmt: skip
+    master_key: Secret = setting(
+        Secret(), "encrypts the keys of the managed register: 64 hex digits; empty takes the systemd credential "
+        "`dc09-master-key`, if there is one",
+    )  # fmt: skip
+    cached: int = setting(
+        200000, "accounts of the managed register kept in memory, about 700 bytes each; others are read when their panel "
+        "reports", "positive",
+    )  # fmt: skip
     unknown: str = setting(
         "",
         "an account not in the register: `refuse` is silence and a trouble event, `accept` stores, acknowledges and "

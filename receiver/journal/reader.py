@@ -194,6 +194,22 @@ class Reader:
         found = self._connection.execute(f"SELECT {columns} FROM refusals ORDER BY refusal DESC LIMIT ?", (count,))  # noqa: S608 - our own names
         return [Refusal(*row) for row in reversed(found.fetchall())]
 
+    def refusals_after(self, number: int, limit: int) -> list[tuple[int, Refusal]]:
+        """Return up to ``limit`` refused frames that were kept after the one of this number, with their numbers.
+
+        Raises:
+            JournalUnavailable: the file cannot be read now.
+        """
+        query = f"SELECT refusal, {', '.join(Refusal._fields)} FROM refusals WHERE refusal > ? ORDER BY refusal LIMIT ?"  # noqa: S608 - our own names
+        try:
+            return [(row[0], Refusal(*row[1:])) for row in self._connection.execute(query, (number, limit))]
+        except sqlite3.Error as error:
+            raise JournalUnavailable(f"the refusals log cannot be read: {error}") from error
+
+    def newest_refusal(self) -> int:
+        """Return the number of the refused frame that was kept last, 0 when there is none."""
+        return int(self._connection.execute("SELECT COALESCE(MAX(refusal), 0) FROM refusals").fetchone()[0])
+
     def cursors(self) -> dict[tuple[str, Lane], int]:
         """Return how far each output has come in each lane."""
         found = self._connection.execute("SELECT output, lane, position FROM cursors")

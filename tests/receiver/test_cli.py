@@ -231,3 +231,79 @@ def test_bytes_of_the_wire_cannot_reach_the_terminal(config: Path, tmp_path: Pat
     assert "HA" in done.stdout
     assert "\x1b" not in done.stdout
     assert "\x07" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ((), "needs an ACCOUNT"),
+        (("1234", "--by", "b"), "--reason is needed"),
+        (("1234", "--reason", "r"), "--by is needed"),
+        (("1234", "--reason", "r\x1b", "--by", "b"), "--reason is needed"),
+        (("1234", "--reason", "r", "--by", "b", "--for", "25h"), "24 hours at most"),
+        (("1234", "--reason", "r", "--by", "b", "--for", "0m"), "24 hours at most"),
+        (("1234", "--reason", "r", "--by", "b", "--for", "soon"), "write 2h"),
+        (("1234", "--reason", "r", "--by", "b", "--until", "2020-01-01T00:00:00Z"), "a time to come"),
+        (("1234", "--reason", "r", "--by", "b", "--until", "tomorrow"), "ISO 8601"),
+        (("1234", "--reason", "r", "--by", "b", "--until", "x", "--for", "1h"), "leave one out"),
+        (("1234", "--reason", "r", "--by", "b", "--points", "0"), "can name none"),
+        (("1234", "--end", "--by", "b", "--reason", "\x1b[2J"), "--reason is needed"),
+        (("9999", "--reason", "r", "--by", "b"), "there is no account 9999"),
+        (("1234", "--end", "--by", "b"), "is not on test"),
+        (("1234", "--reason", "r", "--by", "b"), "cannot be written"),
+    ],
+)
+def test_a_test_needs_an_account_a_reason_a_person_and_an_end(config: Path, args: tuple[str, ...], sentence: str) -> None:
+    done = run("accounts", "test", "--config", str(config), *args)
+    assert (done.exit_code, sentence in done.stderr) == (2, True), done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_a_key_is_rotated_to_one_that_only_its_file_has(config: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new-key"
+    done = run("accounts", "rotate-key", "1234", "--generate", str(new), "--config", str(config))
+    assert done.exit_code == 0, done.stderr
+    key = new.read_text("ascii").strip()
+    assert (len(key), new.stat().st_mode & 0o777, key in done.output) == (32, 0o600, False)
+    row = (tmp_path / "accounts.csv").read_text("utf-8").splitlines()[1]
+    assert row.startswith(f"1234,First Street,{key},90,{SECRET},")
+    again = run("accounts", "rotate-key", "1234", "--generate", str(tmp_path / "other"), "--config", str(config))
+    assert (again.exit_code, "is being rotated already" in again.stderr) == (2, True)
+    assert not (tmp_path / "other").exists()
+    longer = run("accounts", "rotate-key", "1234", "--prolong", "--overlap", "9d", "--config", str(config))
+    assert (longer.exit_code, "works until" in longer.stderr) == (0, True)
+    listed = run("accounts", "list", "--old-keys", "--config", str(config)).stdout
+    assert "nothing heard since the rotation" in listed
+    assert SECRET not in listed
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("1234",), "needs one of"),
+        (("1234", "--key-stdin", "--overlap", "soon"), "write 24h"),
+        (("1234", "--key-stdin", "--overlap", "999d"), "at most 400d"),
+        (("1234", "--key-stdin"), "a key is 32"),
+        (("9999", "--key-stdin"), "there is no account 9999"),
+        (("1234", "--generate", "/nowhere/key"), "cannot be written"),
+    ],
+)
+def test_a_rotation_that_cannot_be_is_one_clear_sentence(config: Path, args: tuple[str, ...], sentence: str) -> None:
+    before = (config.parent / "accounts.csv").read_bytes()
+    done = run("accounts", "rotate-key", "--config", str(config), *args, feed="tooshort\n")
+    assert (done.exit_code, sentence in done.stderr) == (2, True), done.stderr
+    assert "tooshort" not in done.output
+    assert (config.parent / "accounts.csv").read_bytes() == before
+
+
+def test_the_register_is_exported_without_keys_unless_a_file_is_named_for_them(config: Path, tmp_path: Path) -> None:
+    done = run("accounts", "export", "--config", str(config))
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[1].startswith("1234,First Street,")
+    assert SECRET not in done.stdout
+    copy = tmp_path / "copy.csv"
+    done = run("accounts", "export", "--with-keys", str(copy), "--config", str(config))
+    assert (done.exit_code, SECRET in done.output, SECRET in copy.read_text("utf-8")) == (0, False, True)
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert run("accounts", "import", str(copy), "--config", str(config)).exit_code == 0
+    assert run("accounts", "export", "--with-keys", str(copy), "--config", str(config)).exit_code == 2
