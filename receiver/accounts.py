@@ -24,12 +24,8 @@ from zoneinfo import ZoneInfo
 
 from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
-<<<<<<< HEAD
-from receiver.config import Settings, resolve_secret
-=======
 from receiver import clock
 from receiver.config import resolve_secret
->>>>>>> main
 from receiver.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -131,21 +127,6 @@ class Accounts:
     def supervised(self) -> list[Account]:
         """Return the accounts that have a supervision interval."""
         return [account for account in self._rows.values() if account.supervision_seconds]
-
-
-def load_accounts(settings: Settings) -> Accounts:
-    """Read the account register that the settings name.
-
-    Raises:
-        ConfigError: with every mistake found.
-    """
-    default_key = None
-    if settings.accounts.default_key:
-        try:
-            default_key = Key.parse(settings.accounts.default_key.text)
-        except KeyFormatError as error:
-            raise ConfigError(f"[accounts] default_key: {error}") from None
-    return load(settings.accounts.file, default_key, settings.accounts.unknown)
 
 
 def load(file: Path | None, default_key: Key | None, unknown: str, environment: Mapping[str, str] = os.environ) -> Accounts:

@@ -1,5 +1,6 @@
 """Values that are read when somebody scrapes, of parts that know nothing of metrics."""
 
+import resource
 from collections.abc import Callable, Sequence
 
 from receiver import clock
@@ -45,13 +46,18 @@ def add_output_gauges(telemetry: Telemetry, forwarders: Sequence[tuple[str, Forw
     gauge("receiver_output_dead_letters", "Events refused for good and not taken since", ("output",), dead)
 
 
-<<<<<<< HEAD
 def add_worker_gauges(telemetry: Telemetry, crew: Crew) -> None:
     """Tell telemetry how the processes at the ports are."""
+
+    def resident_bytes() -> float:
+        return crew.resident_bytes + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
     gauge = telemetry.gauge
+    gauge("receiver_resident_bytes", "Largest resident memory so far", (), lambda: [((), resident_bytes())])
     gauge("receiver_workers", "Processes at the ports that take panels", (), lambda: [((), crew.serving)])
     gauge("receiver_worker_restarts_total", "Workers that ended and were started again", (), lambda: [((), crew.restarts)])
-=======
+
+
 def add_account_gauges(telemetry: Telemetry, registered: Callable[[], int], on_test: OnTest, rotation: Rotation) -> None:
     """Tell telemetry what to read of the register at a scrape."""
     gauge = telemetry.gauge
@@ -61,4 +67,3 @@ def add_account_gauges(telemetry: Telemetry, registered: Callable[[], int], on_t
         "receiver_accounts_on_old_key", "Accounts that use an old key while it still works", (),
         lambda: [((), rotation.on_old(clock.now_us()))],
     )  # fmt: skip
->>>>>>> main

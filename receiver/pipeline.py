@@ -133,11 +133,7 @@ class Pipeline:
             arrival.reply = replies.ack_link_test(message, key, now_us)
         except StaleTimestamp as error:
             arrival.reply = self._refuse_stale(error, message, account, route, now_us)
-<<<<<<< HEAD
-        except (ProtocolError, PolicyError, JournalUnavailable) as error:
-=======
-        except (ProtocolError, PolicyError, RegisterUnavailable) as error:
->>>>>>> main
+        except (ProtocolError, PolicyError, JournalUnavailable, RegisterUnavailable) as error:
             arrival.reply = self._refuse(error, frame.raw, envelope, route, now_us)
         arrival.done = True
         return None

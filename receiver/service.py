@@ -7,37 +7,27 @@ connections are refused, frames in hand are answered, cursors are saved, the jou
 import asyncio
 import contextlib
 import gc
-import resource
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from receiver import __version__, clock, config, outputs
-<<<<<<< HEAD
-from receiver.accounts import load_accounts
-from receiver.clockwatch import ClockWatch
-from receiver.config import ListenerSettings, Settings
-from receiver.errors import ConfigError
-from receiver.gauges import add_clock_gauges, add_output_gauges, add_worker_gauges
-=======
 from receiver.account_desk import AccountDesk
 from receiver.accounts import Accounts
 from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
 from receiver.errors import ConfigError, RegisterUnavailable
-from receiver.gauges import add_account_gauges, add_clock_gauges, add_output_gauges
->>>>>>> main
+from receiver.gauges import add_account_gauges, add_clock_gauges, add_output_gauges, add_worker_gauges
 from receiver.journal import Journal, Origin, Reader, Row, Stored
 from receiver.journal_watch import JournalWatch
 from receiver.listeners import (
-    RESERVED_FILES,
     Monitor,
     Port,
     Ports,
     TcpListener,
     UdpListener,
-    files_for_connections,
+    allow_connections,
     from_systemd,
     open_port,
 )
@@ -117,7 +107,8 @@ class Service:
             ConfigError: a port or the journal cannot be had.
         """
         settings, telemetry = self._settings, self._telemetry
-        self._handle_signals()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.stop)
         self._succession.begin()
         self._journal = await self._succession.open_journal(self._make_journal, self._stop)
         try:
@@ -130,7 +121,7 @@ class Service:
             self._forwarders = [self._forwarder(output) for output in settings.outputs]
             self._stand_watch()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
-            self._allow_connections()
+            allow_connections([share_of(listener, settings.receiver.workers) for listener in settings.listeners], telemetry)
             self._crew.hire()  # they read the register all at the same time
             self._add_gauges()
             try:
@@ -156,9 +147,7 @@ class Service:
             self._journal, settings.journal, settings.receiver.data_dir, self._telemetry, self._tell_own
         )
         self._pipeline.own_event = self._tell_directly
-<<<<<<< HEAD
         self._crew.tell = self._tell_own
-=======
         self._desk = AccountDesk(
             settings.receiver.data_dir,
             self._pipeline,
@@ -166,7 +155,6 @@ class Service:
             self._tell_own,
             self._surroundings().raise_trouble,
         )
->>>>>>> main
 
     def _make_journal(self) -> Journal:
         settings = self._settings
@@ -185,12 +173,8 @@ class Service:
         async with asyncio.TaskGroup() as standing:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
-<<<<<<< HEAD
-            tasks += [standing.create_task(self._watch())]
-            tasks += [standing.create_task(self._crew.tend(self._pipeline, self._journal))]
-=======
             tasks += [standing.create_task(run()) for run in (self._watch, *self._desk.parts)]
->>>>>>> main
+            tasks += [standing.create_task(self._crew.tend(self._pipeline, self._journal))]
             hatch = self._succession.open_hatch(self.stop)
             tasks += [standing.create_task(hatch.tend())]
             await self._crew.ready()
@@ -265,26 +249,6 @@ class Service:
         self._beat = clock.monotonic()
         self._ready = True
         self._telemetry.ready()
-
-    def _allow_connections(self) -> None:
-        """Ask the system for as many open files as the listeners may need connections; what it grants binds them."""
-        taking = [listener for listener in self._settings.listeners if listener.transport != "udp"]
-        workers = self._settings.receiver.workers
-        wanted = sum(share_of(listener, workers).max_connections for listener in taking) + RESERVED_FILES
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        if soft != resource.RLIM_INFINITY and soft < granted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
-        if granted < wanted:
-            self._telemetry.warned(
-                "the system allows fewer open files than max_connections needs; raise its limit (ulimit -n)",
-                wanted=wanted, granted=granted, connections=files_for_connections(),
-            )  # fmt: skip
-
-    def _handle_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self.stop)
-        loop.add_signal_handler(signal.SIGINT, self.stop)
 
     def reload(self) -> None:
         """Read accounts and settings again; on a mistake the old ones stay. Ports, outputs and journal need a restart."""
@@ -421,10 +385,6 @@ class Service:
         gauge("receiver_link_tests_stale_total", "Link tests acknowledged that proved nothing new", (), one(stale_tests))
         gauge("receiver_senders", "Accounts whose sender is remembered", (), one(lambda: len(self._pipeline.senders)))
         gauge("receiver_udp_dropped_total", "Datagrams dropped by the kernel or by us", (), one(self._udp_dropped))
-        gauge("receiver_resident_bytes", "Largest resident memory so far", (), one(self._resident_bytes))
-
-    def _resident_bytes(self) -> float:
-        return self._crew.resident_bytes + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def _udp_dropped(self) -> float:
         return self._telemetry.udp_overflow + self._crew.drops + sum(listener.kernel_drops() for listener in self._udp)

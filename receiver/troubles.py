@@ -39,14 +39,11 @@ REASONS = {
     "automation-lost": "an output's automation software does not answer; events wait for it",
     "automation-restored": "an output's automation software answers again",
     "does-not-fit": "an account or number had no room in an automation format and went out cut",
-<<<<<<< HEAD
     "worker-lost": "a worker process ended or hung, and is started again",
-=======
     "register-unreadable": "the managed account register cannot be read; accounts not in memory get no ACK",
     "old-key-in-use": "a panel uses its old key, which ends soon or has ended",
     "on-test-began": "an account, or a part of it, was put on test",
     "on-test-ended": "an account is no longer on test",
->>>>>>> main
     "paths-lost": "many paths were lost at once; the count stands for them",
 }
 WINDOW_SECONDS = 60

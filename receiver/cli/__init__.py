@@ -80,11 +80,7 @@ def serve(config_file: Path | None, take_over: bool) -> None:
 def check_config(file: Path) -> None:
     """Check a configuration and its account register; exit 2 and every mistake, or 0 and a summary."""
     from receiver import outputs
-<<<<<<< HEAD
-    from receiver.accounts import load_accounts
-=======
     from receiver.managed import load_accounts
->>>>>>> main
 
     settings = load(file)
     try:

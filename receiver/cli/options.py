@@ -52,11 +52,7 @@ def reader(config_file: Path | None) -> tuple[config.Settings, Reader]:
 
 def accounts_of(settings: config.Settings) -> accounts.Accounts:
     """Read the account register that the settings name, or exit 2."""
-<<<<<<< HEAD
-    from receiver.accounts import load_accounts
-=======
     from receiver.managed import load_accounts
->>>>>>> main
 
     try:
         return load_accounts(settings)

@@ -1,6 +1,10 @@
-"""Beginning to read a port."""
+"""Beginning to read a port, and the open files that takes."""
 
-from receiver.listeners.door import TcpListener
+import resource
+from collections.abc import Sequence
+
+from receiver.config import ListenerSettings
+from receiver.listeners.door import RESERVED_FILES, TcpListener, files_for_connections
 from receiver.listeners.handover import Port
 from receiver.listeners.udp import UdpListener
 from receiver.pipeline import Pipeline
@@ -26,3 +30,17 @@ async def open_port(port: Port, origin: int, pipeline: Pipeline, telemetry: Tele
             asked_bytes=settings.receive_buffer_bytes, granted_bytes=granted,
         )  # fmt: skip
     return udp
+
+
+def allow_connections(listeners: Sequence[ListenerSettings], telemetry: Telemetry) -> None:
+    """Ask the system for as many open files as the listeners may need connections; what it grants binds them."""
+    wanted = sum(listener.max_connections for listener in listeners if listener.transport != "udp") + RESERVED_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < granted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    if granted < wanted:
+        telemetry.warned(
+            "the system allows fewer open files than max_connections needs; raise its limit (ulimit -n)",
+            wanted=wanted, granted=granted, connections=files_for_connections(),
+        )  # fmt: skip

@@ -4,6 +4,7 @@ It has no journal, no outputs and no state that another worker would need. It en
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import resource
@@ -13,12 +14,13 @@ from dataclasses import replace
 from typing import Any, cast
 
 from receiver import clock, process
-from receiver.accounts import Accounts, load_accounts
+from receiver.accounts import Accounts
 from receiver.clockwatch import ClockWatch
 from receiver.config import ListenerSettings, Settings
-from receiver.errors import ConfigError
+from receiver.errors import ConfigError, RegisterUnavailable
 from receiver.journal import Origin
 from receiver.listeners import Port, TcpListener, UdpListener, open_port
+from receiver.managed import load_accounts
 from receiver.pipeline import Pipeline
 from receiver.telemetry import Telemetry, start_logging
 from receiver.troubles import Trouble
@@ -115,11 +117,13 @@ class Worker:
 
     def _reload(self, settings: Settings) -> None:
         try:
-            found = load_accounts(settings)
+            found = load_accounts(settings, self._pipeline.accounts)
         except ConfigError as error:
             self._link.send(("reloaded", error.mistakes))
             return
-        self._pipeline.accounts = found
+        before, self._pipeline.accounts = self._pipeline.accounts, found
+        if found is not before:
+            before.close()
         self._pipeline.clock_settings = self._watch.settings = settings.clock
         self._link.send(("reloaded", ()))
 
@@ -133,8 +137,14 @@ class Worker:
             for finding in self._watch.look(now_us, steady_us, clock.synchronised()):
                 if finding.reason == _PANELS_ONLY:
                     self._outbox.raise_trouble(Trouble(*finding, now_us), self._opening.home, now_us)
+            self._refresh_accounts()
             self._telemetry.tick()
             self._tell("told")
+
+    def _refresh_accounts(self) -> None:
+        """Take what commands have changed in a managed register; worker 0 tells when it cannot be read."""
+        with contextlib.suppress(RegisterUnavailable):
+            self._pipeline.accounts.refresh()
 
     def _tell(self, name: str) -> None:
         connections = sum(len(listener.crowd.all) for listener in self._tcp)
