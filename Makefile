@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: help run test lint format bench bench-full bench-check bench-profile bench-start demo crash buses fuzz acceptance sbom audit clean flood bench-journal
 
 help:  ## Say what there is to make.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
+	@awk -F ':[^#]*##' '/^[a-z-]+:[^#]*##/ { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/dc09-receiver: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dc09-receiver needs Python 3.11 or newer")'
