@@ -174,7 +174,7 @@ class Service:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
             tasks += [standing.create_task(run()) for run in (self._watch, *self._desk.parts)]
-            tasks += [standing.create_task(self._crew.tend(self._pipeline, self._journal))]
+            tasks += [standing.create_task(self._crew.tend(self._pipeline, self._journal, self._refresh_accounts))]
             hatch = self._succession.open_hatch(self.stop)
             tasks += [standing.create_task(hatch.tend())]
             await self._crew.ready()

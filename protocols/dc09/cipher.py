@@ -57,7 +57,7 @@ _pads = _Pads()
 class Key:
     """An AES-128, -192 or -256 key that never shows itself: not in ``repr``, not in a traceback, not in a pickle."""
 
-    __slots__ = ("_decrypt", "_encrypt", "_secret", "bits")
+    __slots__ = ("_check", "_decrypt", "_encrypt", "_secret", "bits")
 
     def __init__(self, secret: bytes) -> None:
         """Take 16, 24 or 32 secret bytes.
@@ -70,6 +70,7 @@ class Key:
         self._secret = secret
         self._decrypt: Any = None  # made when first needed: a kilobyte, and most accounts of a large register are silent
         self._encrypt: Any = None
+        self._check = b""
         self.bits = len(secret) * 8
 
     @classmethod
@@ -99,6 +100,13 @@ class Key:
 
     def __reduce__(self) -> str:
         raise TypeError("a Key is not to be copied out of this process")
+
+    @property
+    def check(self) -> bytes:
+        """Eight bytes that tell keys apart, in every process alike, and do not open anything."""
+        if not self._check:
+            self._check = self.encrypt(bytes(BLOCK_BYTES))[:8]
+        return self._check
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Undo CBC with a zero IV; ``ciphertext`` is whole blocks."""

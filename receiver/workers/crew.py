@@ -109,10 +109,10 @@ class Crew:
             self._ports.setdefault(port.worker, []).append(port)
         self._opening = Opening(journal.origins, home, journal.newest_us, journal.newest_stamp_us, [])
 
-    async def tend(self, pipeline: Pipeline, journal: Journal) -> None:
-        """Talk to every worker and start it again when it has ended, for ever."""
+    async def tend(self, pipeline: Pipeline, journal: Journal, refresh: Callable[[int], None]) -> None:
+        """Talk to every worker and start it again when it has ended, for ever; ``refresh`` reads the register's changes."""
         async with asyncio.TaskGroup() as tasks:
-            self._desk = Desk(pipeline, journal, self._telemetry, tasks)
+            self._desk = Desk(pipeline, journal, self._telemetry, tasks, refresh)
             for member in self.members:
                 tasks.create_task(self._keep(member))
 

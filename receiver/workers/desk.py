@@ -1,18 +1,22 @@
 """In worker 0: takes what the other workers tell, to the parts that only worker 0 has.
 
 Whatever process heard a message, its account's sender and path are looked after here, in the order in which the messages
-came together; so are repeats, by the journal.
+came together; so are repeats, by the journal, and what is on test.
+
+Each process reads a managed register for itself, so for a second one may know of a change and another not. Nothing here
+refuses what a worker let through.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from protocols import dc09
-from receiver import clock
+from receiver import clock, payloads
+from receiver.accounts import Account
 from receiver.arrivals import Route
-from receiver.errors import JournalUnavailable
+from receiver.errors import JournalUnavailable, RegisterUnavailable
 from receiver.journal import Entry, Journal, Origin, Receipt, Refusal
 from receiver.pipeline import Pipeline
 from receiver.senders import ORDINARY, Heard, Notice
@@ -21,6 +25,7 @@ from receiver.troubles import Trouble
 from receiver.workers.link import Link, Message
 
 _UNREADABLE_KEY = "undecryptable"
+_OPENED = 10  # in an item
 _RAW = Entry._fields.index("raw")
 _ROUTES_KEPT = 50_000  # of connections that are open or were; 300 bytes each
 _new: Any = tuple.__new__
@@ -29,12 +34,16 @@ _new: Any = tuple.__new__
 class Desk:
     """Where the batches of all workers are taken."""
 
-    def __init__(self, pipeline: Pipeline, journal: Journal, telemetry: Telemetry, tasks: asyncio.TaskGroup) -> None:
-        """Take the parts, and the group in which batches wait for the disk."""
+    def __init__(
+        self, pipeline: Pipeline, journal: Journal, telemetry: Telemetry, tasks: asyncio.TaskGroup,
+        refresh: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        """Take the parts, and the group in which batches wait for the disk; ``refresh`` reads the register's changes."""
         self._pipeline = pipeline
         self._journal = journal
         self._telemetry = telemetry
         self._tasks = tasks
+        self._refresh = refresh
         self._origins: dict[int, Origin] = {number: origin for origin, number in journal.origins.items()}
         self._routes: dict[tuple[int, str], Route] = {}
 
@@ -49,7 +58,11 @@ class Desk:
             heard, opened, route = self._hear(item, now_us, steady_us)
             if entry is not None:
                 entry = _new(Entry, entry)
-                entries.append(entry if heard is ORDINARY else _marked(entry, heard))
+                if heard is not ORDINARY:
+                    entry = _marked(entry, heard)
+                if self._pipeline.on_test.tickets:
+                    entry = self._mark_tests(entry, opened, route, now_us, steady_us)
+                entries.append(entry)
                 owed.append(None if heard.if_new is None else (heard.if_new, opened, route))
         for refusal in refusals:
             if not self._journal.refuse(Refusal(*refusal)):
@@ -64,8 +77,13 @@ class Desk:
     def _hear(self, item: Sequence[Any], now_us: int, steady_us: int) -> tuple[Heard, dc09.Message, Route]:
         """Note a valid message: its sender, and its path where that is supervised."""
         pipeline, message, route = self._pipeline, _message(item), self._route(item[8], item[9])
-        account = pipeline.accounts.find(item[4])
-        heard = pipeline.senders.heard(message, account, pipeline.accounts.key_for(account), route, steady_us)
+        account = self._find(item[4], route, now_us)
+        if account is None:
+            return ORDINARY, message, route
+        key, opened = pipeline.accounts.key_for(account), item[_OPENED]
+        if opened and (key is None or key.check != opened):
+            account, key = self._find_key(account, opened, item[4], route, now_us)
+        heard = pipeline.senders.heard(message, account, key, route, steady_us)
         for notice in heard.notices:
             self._notice(notice, message, route, now_us)
         if account.supervision_seconds is not None and heard.fresh:
@@ -73,6 +91,42 @@ class Desk:
             if change is not None:
                 pipeline.tell_path(change, route.origin, now_us)
         return heard, message, route
+
+    def _find(self, name: str, route: Route, now_us: int) -> Account | None:
+        """Return the account, None when the register cannot be read now; what a worker let through is stored anyhow."""
+        try:
+            return self._pipeline.accounts.find(name)
+        except RegisterUnavailable as error:
+            self._pipeline.raise_trouble(Trouble("register-unreadable", str(error), now_us), route.origin, now_us)
+            return None
+
+    def _find_key(
+        self, account: Account, opened: bytes, name: str, route: Route, now_us: int
+    ) -> tuple[Account, dc09.Key | None]:
+        """Return the account, and which key opened a message that the one in our register does not."""
+        if account.old_key is not None and account.old_key.key.check == opened:
+            return account, account.old_key.key
+        self._refresh(now_us)  # the worker may have read a change that we have not
+        account = self._find(name, route, now_us) or account
+        old = account.old_key
+        for key in (self._pipeline.accounts.key_for(account), None if old is None else old.key):
+            if key is not None and key.check == opened:
+                return account, key
+        return account, self._pipeline.senders.key_of(account.account)  # the worker has not read ours: nothing new
+
+    def _mark_tests(self, entry: Entry, message: dc09.Message, route: Route, now_us: int, steady_us: int) -> Entry:
+        """Flag what is on test; what either process takes for a duress is one, whichever has the panel's newest dialect."""
+        on_test, name = self._pipeline.on_test, message.envelope.address.account
+        if name.upper() not in on_test.tickets:
+            return entry
+        account = self._find(name, route, now_us)
+        events = [
+            event._replace(duress=event.duress or bool(duress))
+            for event, (_, _, duress) in zip(
+                payloads.decode(message, account.dialect if account else ""), entry.events, strict=True
+            )
+        ]
+        return entry._replace(flags=on_test.flags(entry.flags, events, name, now_us, steady_us))
 
     async def _store(
         self, link: Link, number: int, entries: list[Entry], owed: list[tuple[Notice, dc09.Message, Route] | None]
@@ -87,7 +141,9 @@ class Desk:
     def _judge_stale(self, item: Sequence[Any], now_us: int, steady_us: int) -> None:
         *told, identity, wall_us = item
         pipeline, message, route = self._pipeline, _message(told), self._route(told[8], told[9])
-        account = pipeline.accounts.find(told[4])
+        account = self._find(told[4], route, now_us)
+        if account is None:
+            return
         notice = pipeline.senders.refused_as_stale(
             message, account, told[0], route, self._journal.knows(identity), wall_us, steady_us
         )
@@ -107,7 +163,10 @@ class Desk:
         if trouble.reason != _UNREADABLE_KEY or trouble.account is None:
             return trouble
         accounts = self._pipeline.accounts
-        account = accounts.find(trouble.account)
+        try:
+            account = accounts.find(trouble.account)
+        except RegisterUnavailable:
+            return trouble
         words = self._pipeline.senders.why_unopened(trouble.account, account, accounts.key_for(account))
         return trouble if words is None else replace(trouble, text=words)
 
@@ -124,8 +183,8 @@ class Desk:
 def _message(item: Sequence[Any]) -> dc09.Message:
     """Make of an item as much of its message as senders are judged by: 0.6 µs, twice that by the classes' own ways."""
     raw, token, encrypted, sequence, account, content, data, panel_time = item[:8]
-    if not raw and item[10] is not None:
-        raw = item[10][_RAW]  # a signal's frame comes once, with what is stored
+    if not raw and item[-1] is not None:
+        raw = item[-1][_RAW]  # a signal's frame comes once, with what is stored
     frame = _new(dc09.Frame, (raw, b"", False))
     address = _new(dc09.Address, (None, None, account))
     envelope = _new(dc09.Envelope, (frame, token, encrypted, sequence, address, b"", content))

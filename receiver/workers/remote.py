@@ -22,6 +22,7 @@ from receiver.senders import STALE, Heard, Notice
 from receiver.troubles import Trouble
 from receiver.workers.link import Link, Message
 
+_PEER = 9  # in an item
 _MOST_ITEMS = 500  # sent at once; the other process is not to be kept from its loop for longer
 
 Outcome = Receipt | JournalUnavailable
@@ -65,14 +66,15 @@ class Outbox:
         if self.link.full:
             raise JournalUnavailable("the receiver's main process does not take what this worker sends")
 
-    def tell(self, message: dc09.Message, way: Route) -> None:
-        """Tell of a valid message; of a signal ``store`` is told next."""
+    def tell(self, message: dc09.Message, way: Route, key: dc09.Key | None = None) -> None:
+        """Tell of a valid message and which key opened it; of a signal ``store`` is told next."""
         envelope = message.envelope
         is_test = envelope.token == dc09.LINK_TEST
         raw = envelope.frame.raw
         item = [
             raw if is_test else b"", envelope.token, envelope.encrypted, envelope.sequence, envelope.address.account,
-            envelope.content if is_test else b"", message.data, message.panel_time, way.origin, way.peer, None,
+            envelope.content if is_test else b"", message.data, message.panel_time, way.origin, way.peer,
+            key.check if envelope.encrypted and key is not None else b"", None,
         ]  # fmt: skip
         self._batch.items.append(item)
         if not is_test:
@@ -95,7 +97,7 @@ class Outbox:
         waiting = self._unstored
         while waiting:
             item, raw = waiting.popleft()
-            if raw is entry.raw or (item[-2] == entry.peer and len(raw) == len(entry.raw)):
+            if raw is entry.raw or (item[_PEER] == entry.peer and len(raw) == len(entry.raw)):
                 return item
         raise AssertionError("an entry of a message that was not heard")
 
@@ -184,14 +186,14 @@ class RemoteSenders:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
 
-    def heard(self, message: dc09.Message, _account: Account, _key: dc09.Key | None, way: Route, _now_us: int) -> Heard:
+    def heard(self, message: dc09.Message, _account: Account, key: dc09.Key | None, way: Route, _now_us: int) -> Heard:
         """Tell worker 0 of a message that policy lets through; it notes the path too, so here nothing is fresh.
 
         Raises:
             JournalUnavailable: worker 0 does not take it, so it must not be acknowledged.
         """
         self._outbox.check_room()
-        self._outbox.tell(message, way)
+        self._outbox.tell(message, way, key)
         return STALE
 
     def refused_as_stale(

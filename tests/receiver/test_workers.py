@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from protocols import dc09
+from receiver.accounts import Account, Accounts, OldKey
 from receiver.arrivals import Route
-from receiver.config import ListenerSettings, Settings
-from receiver.errors import JournalUnavailable
-from receiver.journal import Entry, Receipt, Refusal
+from receiver.config import ClockSettings, ListenerSettings, Settings
+from receiver.errors import JournalUnavailable, RegisterUnavailable
+from receiver.journal import Entry, Origin, Receipt, Refusal
+from receiver.on_test import Ticket
+from receiver.pipeline import Pipeline
 from receiver.telemetry import Telemetry
 from receiver.workers import counts, orders
+from receiver.workers.desk import Desk
 from receiver.workers.link import Link
 from receiver.workers.orders import Opening, Orders
 from receiver.workers.remote import Outbox, RemoteJournal, RemoteSenders
@@ -183,3 +187,120 @@ def test_messages_cross_a_link_whole_however_they_are_cut() -> None:
     for at in range(len(packed)):
         link.data_received(packed[at : at + 1])
     assert heard == [("batch", 1, (("\udcff", b"\xff", None),)), ("tell",)]
+
+
+# -- the desk ---------------------------------------------------------------------------------------------------------
+
+OLD, NEW = dc09.Key(b"o" * 16), dc09.Key(b"n" * 16)
+NOW_US = 1_800_000_000_000_000
+
+
+class _Journal:
+    """Keeps what is appended."""
+
+    origins = {Origin("1", "1", "main", "tcp"): 1}  # noqa: RUF012 - read only
+
+    def __init__(self) -> None:
+        self.stored: list[Entry] = []
+
+    async def append(self, entries: Any) -> list[Receipt]:
+        self.stored += entries
+        return [Receipt(len(self.stored), repeat=False) for _ in entries]
+
+    def append_later(self, entries: Any) -> None:
+        """Take an event of our own."""
+
+
+class _Room:
+    """Worker 0 as far as the desk knows it; ``newer`` is what the register's next look brings."""
+
+    def __init__(self, accounts: Accounts, newer: Accounts | None = None) -> None:
+        self.journal = _Journal()
+        self.pipeline = Pipeline(
+            accounts, ClockSettings(), self.journal, Telemetry(), lambda: NOW_US, lambda: NOW_US  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.newer = newer
+
+    def _refresh(self, _now_us: int) -> None:
+        self.pipeline.accounts = self.newer or self.pipeline.accounts
+
+    def take(self, message: dc09.Message, key: dc09.Key | None = None, duress: int = 0) -> Entry:
+        """Let a worker send one signal."""
+
+        async def run() -> None:
+            outbox, other = _outbox()
+            outbox.tell(message, WAY, key)
+            outbox.store([_entry(message, 1)._replace(events=((1, 1, duress),))])
+            outbox.flush()
+            async with asyncio.TaskGroup() as tasks:
+                desk = Desk(self.pipeline, self.journal, Telemetry(), tasks, self._refresh)  # type: ignore[arg-type]
+                sent = Link(lambda heard: desk.take(other, heard), lambda: None)
+                sent.data_received(sent._pack(other.sent[0]))
+
+        asyncio.run(run())
+        return self.journal.stored[-1]
+
+
+def _register(key: dc09.Key | None = None, old: dc09.Key | None = None, dialect: str = "") -> Accounts:
+    account = Account("1A01", key=key, old_key=None if old is None else OldKey(old, NOW_US), dialect=dialect)
+    return Accounts({"1A01": account})
+
+
+def _signal(data: str, key: dc09.Key | None = None) -> dc09.Message:
+    raw = dc09.encode(
+        "ADM-CID", "0001", dc09.Address(None, "0", "1A01"), f"#1A01|{data}".encode(), panel_time=1_800_000_000, key=key
+    )
+    (found,) = dc09.split_datagram(raw)
+    assert isinstance(found, dc09.Frame)
+    return dc09.unseal(dc09.open_envelope(found), key)
+
+
+@pytest.mark.parametrize(
+    ("data", "duress", "dialect", "flags"),
+    [
+        ("1130 01 001", 0, "", "on-test"),
+        ("1120 01 015", 1, "", "on-test"),
+        ("1120 01 016", 1, "", ""),
+        ("1423 01 016", 0, "", "on-test"),
+        ("1423 01 016", 1, "", ""),  # the worker has read that the panel speaks Ajax, and we have not
+        ("1423 01 016", 0, "ajax", ""),  # the other way round
+    ],
+)
+def test_what_is_on_test_is_flagged_whichever_worker_took_it_and_no_duress_that_either_knows(
+    data: str, duress: int, dialect: str, flags: str
+) -> None:
+    room = _Room(_register(dialect=dialect))
+    assert room.take(_signal(data), None, duress).flags == ""
+    ticket = Ticket("1A01", True, (), ("15",), "service", "somebody", 0, 1 << 62)
+    room.pipeline.on_test.tickets["1A01"] = (ticket, 1 << 62)
+    assert room.take(_signal(data), None, duress).flags == flags
+
+
+@pytest.mark.parametrize(
+    ("opened", "before", "newer", "known"),
+    [
+        (OLD, _register(NEW, OLD), None, OLD),
+        (NEW, _register(NEW, OLD), None, NEW),
+        (NEW, _register(OLD), _register(NEW, OLD), NEW),  # the worker read the register first
+        (OLD, _register(OLD), _register(NEW, OLD), OLD),
+        (OLD, _register(NEW), None, None),  # it has yet to read it: says nothing of the new key
+    ],
+)
+def test_which_key_opened_a_message_is_known_whichever_worker_took_it(
+    opened: dc09.Key, before: Accounts, newer: Accounts | None, known: dc09.Key | None
+) -> None:
+    room = _Room(before, newer)
+    room.take(_signal("1130 01 001", opened), opened)
+    assert room.pipeline.senders.key_of("1A01") == known
+
+
+def test_a_signal_is_stored_though_worker_0_cannot_read_the_register() -> None:
+    class Unreadable(Accounts):
+        def find(self, _account: str) -> Account:
+            raise RegisterUnavailable("no disk")
+
+    room = _Room(Unreadable({}))
+    room.pipeline.on_test.tickets["1A01"] = (Ticket("1A01", True, (), (), "service", "somebody", 0, 1 << 62), 1 << 62)
+    assert room.take(_signal("1120 01 016"), None, 1).flags == ""
+    assert room.take(_signal("1130 01 016"), None, 0).flags == "on-test"
+    assert room.pipeline.troubles.happened["register-unreadable"] == 4
