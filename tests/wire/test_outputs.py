@@ -148,6 +148,8 @@ def test_a_duress_overtakes_what_waits(tmp_path: Path, hook: Hook) -> None:
     with Running(tmp_path, outputs=webhook(hook)) as running:
         running.tcp(*[frame(f"{n:04d}") for n in range(1, 301)], replies=300)
         running.tcp(frame("9999", "1121 01 005"))
+        failures = running.metric("receiver_output_failures_total")  # an attempt that was under way has to end first
+        wait_until(lambda: running.metric("receiver_output_failures_total") > failures, 20)
         hook.start()
         wait_until(lambda: len(hook.requests) > 20, 40)
     assert sequences(hook.events()).index("9999") == 0
