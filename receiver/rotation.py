@@ -8,14 +8,13 @@ which the running receiver alone writes and ``accounts list --old-keys`` reads.
 import asyncio
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from protocols.dc09 import Key
-from receiver import clock
+from receiver import clock, statefile
 from receiver.accounts import Account, Accounts
 from receiver.errors import RegisterUnavailable
 from receiver.troubles import Trouble
@@ -120,7 +119,7 @@ class KeyWatch:
                 self.rotation.changed = False
                 self._wait = len(self.rotation.uses) / _WRITTEN_EVERY
                 with contextlib.suppress(OSError):  # the journal tells of the disk
-                    await asyncio.to_thread(_write, self._file, dict(self.rotation.uses))
+                    await asyncio.to_thread(statefile.write, self._file, dict(self.rotation.uses))
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def renew(self) -> None:
@@ -154,13 +153,3 @@ def read(data_dir: Path) -> dict[str, Use]:
         return {name: Use(int(until), Used(used), int(since), int(n)) for name, (until, used, since, n) in told.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
-
-
-def _write(file: Path, uses: dict[str, Use]) -> None:
-    new = file.with_name(file.name + ".new")
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as out:
-        json.dump(uses, out)
-        out.flush()
-        os.fsync(out.fileno())
-    new.replace(file)

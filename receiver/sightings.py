@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from receiver import clock
+from receiver import clock, statefile
 
 _FOLDER, _SUFFIX, _KEPT = "orders", ".watch", "heard.json"
 _LOOK_SECONDS = 1.0
@@ -62,7 +62,7 @@ class Sightings:
             heard = self._last_heard(account)
             if heard is not None:
                 found[account] = Heard(now_us - steady_us + heard[0], heard[1], heard[2])
-        await asyncio.to_thread(_write, self._data_dir / _KEPT, found)
+        await asyncio.to_thread(statefile.write, self._data_dir / _KEPT, found, synced=False)
 
 
 def _wanted(data_dir: Path) -> set[str]:
@@ -77,13 +77,6 @@ def _wanted(data_dir: Path) -> set[str]:
             else:
                 found.add(account)
     return found
-
-
-def _write(file: Path, found: dict[str, Heard]) -> None:
-    new = file.with_name(file.name + ".new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-        json.dump(found, out)
-    new.replace(file)
 
 
 class Order:

@@ -11,7 +11,7 @@ LAYERS = [
     "protocols.errors",
     "protocols.dc09 protocols.contact_id protocols.sia_dcs",
     "protocols.automation",
-    "receiver.errors receiver.clock receiver.process",
+    "receiver.errors receiver.clock receiver.process receiver.statefile",
     "receiver.intervals receiver.dialects",
     "receiver.config",
     "receiver.accounts receiver.journal receiver.clockwatch receiver.vault receiver.sightings",

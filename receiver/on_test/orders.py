@@ -7,12 +7,12 @@ time is not over by then.
 
 import contextlib
 import json
-import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from receiver import statefile
 from receiver.on_test.tickets import Ticket
 
 _FOLDER, _SUFFIX, _KEPT = "orders", ".test", "on-test.json"
@@ -54,19 +54,7 @@ def taken(order: Path) -> bool:
 def _lay(data_dir: Path, content: dict[str, Any]) -> Path:
     folder = data_dir / _FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
-    return _write(folder / f"{secrets.token_hex(8)}{_SUFFIX}", content)
-
-
-def _write(file: Path, content: dict[str, Any]) -> Path:
-    """Write a file whole or not at all, and wait until it is on disk."""
-    new = file.with_name(file.name + ".new")
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as out:
-        json.dump(content, out)
-        out.flush()
-        os.fsync(out.fileno())
-    new.replace(file)
-    return file
+    return statefile.write(folder / f"{secrets.token_hex(8)}{_SUFFIX}", content)
 
 
 def waiting(data_dir: Path) -> list[Order]:
@@ -109,7 +97,7 @@ def keep(data_dir: Path, tickets: Iterable[Ticket]) -> None:
     Raises:
         OSError: it cannot be written; the old file is as it was.
     """
-    _write(data_dir / _KEPT, {"tickets": [ticket._asdict() for ticket in tickets]})
+    statefile.write(data_dir / _KEPT, {"tickets": [ticket._asdict() for ticket in tickets]})
 
 
 def in_force(data_dir: Path) -> list[Ticket]:
