@@ -329,7 +329,9 @@ def _entry(
         flags = f"{flags} plaintext".lstrip()
     if suspect:
         flags = f"{flags} clock-suspect".lstrip()
-    panel_time = None if message.panel_time is None else account.to_utc(message.panel_time)
+    panel_time = message.panel_time
+    if panel_time is not None and account.time_zone is not None:
+        panel_time = account.to_utc(panel_time)
     raw, body = envelope.frame.raw, message.body if envelope.encrypted else None
     if message.extended:  # the value of a key exchange is not kept
         raw, body = dc09.mask_keys(raw), body and dc09.mask_body(message)
@@ -350,9 +352,8 @@ def repeat_identity(message: dc09.Message) -> bytes:
     """
     envelope = message.envelope
     told = b'%b"%b[%b' % (envelope.token.encode(), envelope.echo.upper(), message.data)
-    for letter, value in message.extended:
-        if letter != "H":
-            told += b"][" + letter.encode() + value
+    if message.extended:
+        told += b"".join([b"][%b%b" % (letter.encode(), value) for letter, value in message.extended if letter != "H"])
     if envelope.sequence == ZERO_SEQUENCE:
         told += b"]" + (message.stamp or os.urandom(16))
     digest = _EMPTY_DIGEST.copy()  # a copy costs half of a new one

@@ -24,7 +24,7 @@ def _acknowledge(envelope: Envelope, key: Key | None, now_us: int) -> bytes:
     if not envelope.encrypted:
         return wrap(b'"ACK"%b[]' % envelope.echo, envelope.frame.binary_crc)
     assert key is not None  # it was decrypted with it
-    sealed = cipher.seal(b"]" + timestamp.encode(now_us // SECOND_US), key)
+    sealed = cipher.seal_stamp(timestamp.encode(now_us // SECOND_US), key)
     return wrap(b'"*ACK"%b[%b' % (envelope.echo, sealed), envelope.frame.binary_crc)
 
 

@@ -76,6 +76,11 @@ class Message(NamedTuple):
     panel_time: int | None
 
 
+_TOKENS = {star + token.encode(): (token, bool(star)) for token in KNOWN_TOKENS for star in (b"", b"*")}
+_SEQUENCES = {b"%04d" % number: f"{number:04d}" for number in range(10_000)}
+"""What nearly every message has, looked up in half the time of a call; the functions below read the rest."""
+
+
 @lru_cache(maxsize=1024)
 def _read_token(text: bytes) -> tuple[str, bool]:
     match = _TOKEN.fullmatch(text)
@@ -112,13 +117,16 @@ def open_envelope(frame: Frame) -> Envelope:
         EnvelopeError: the header has another shape.
     """
     head, bracket, content = frame.body.partition(b"[")
-    quoted, quote, echo = head[1:].partition(b'"')
-    if not bracket or not quote or head[:1] != b'"':
+    parts = head.split(b'"')
+    if not bracket or len(parts) != 3 or parts[0]:
         raise EnvelopeError(
             f"expected a quoted token, a sequence, an account and a bracket, got {len(frame.body)} bytes of another shape"
         )
-    token, encrypted = _read_token(quoted)
-    return _new(Envelope, (frame, token, encrypted, _read_sequence(echo[:4]), _read_address(echo[4:]), echo, content))
+    _, quoted, echo = parts
+    token, encrypted = _TOKENS.get(quoted) or _read_token(quoted)
+    first = echo[:4]
+    sequence = _SEQUENCES.get(first) or _read_sequence(first)
+    return _new(Envelope, (frame, token, encrypted, sequence, _read_address(echo[4:]), echo, content))
 
 
 def unseal(envelope: Envelope, key: cipher.Key | None) -> Message:

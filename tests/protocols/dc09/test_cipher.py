@@ -75,6 +75,17 @@ def test_a_pad_is_fresh_is_never_empty_and_holds_nothing_forbidden() -> None:
     assert len(seen) == 300
 
 
+@pytest.mark.parametrize("size", [16, 24, 32])
+def test_a_stamp_by_itself_is_sealed_as_any_body_is(size: int) -> None:
+    secret = os.urandom(size)
+    sealed = [cipher.seal_stamp(b"_10:01:02,11-24-2026", Key(secret)) for _ in range(200)]
+    assert len(set(sealed)) == 200
+    plain = [AES.new(secret, AES.MODE_CBC, bytes(16)).decrypt(bytes.fromhex(text.decode())) for text in sealed]
+    assert {text[10:] for text in plain} == {b"|]_10:01:02,11-24-2026"}
+    assert not set(b"".join(text[:10] for text in plain)) & set(b"|[]")
+    assert sealed[0] == sealed[0].upper()
+
+
 def test_threads_may_share_a_key() -> None:
     key, wrong = Key(bytes(16)), list[bytes]()
 
