@@ -7,7 +7,8 @@ Plain text of an encrypted message, always whole blocks of 16 bytes::
     body  data "]" [extended blocks] "_HH:MM:SS,MM-DD-YYYY"
 
 A new cipher object for each message costs 2.7 µs. So each key keeps two ECB contexts, which hold no state between calls, and
-the chain is made here: of a message of four blocks with one XOR over all of it (0.5 µs), of an ACK's two blocks one by one. ``docs/decisions/0014`` has the library's figures.
+the chain is made here: of a message of four blocks with one XOR over all of it (0.5 µs), of an ACK's two blocks one by one.
+``docs/decisions/0014`` has the library's figures.
 """
 
 import binascii

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from receiver.journal.jobs import count_after
@@ -24,10 +25,11 @@ class Cursor:
 
 
 class Places:
-    """The cursors of all outputs, and what waits before each."""
+    """The cursors of all outputs, and what waits before each. ``listeners`` are called when there is more."""
 
     def __init__(self) -> None:
         self._cursors: dict[tuple[str, Lane], Cursor] = {}
+        self.listeners: list[Callable[[], None]] = []
 
     def recall(self, db: sqlite3.Connection, output: str, lane: Lane, again: bool) -> tuple[Cursor, bool]:
         """Read an output's place in a lane; say whether it had one. A new one is at the end, with ``again`` at the begin."""
@@ -42,9 +44,11 @@ class Places:
         return cursor, found is not None
 
     def count(self, urgent: int, normal: int) -> None:
-        """Note that so many events of each lane more wait."""
+        """Note that so many events of each lane more wait, and wake the outputs."""
         for cursor in self._cursors.values():
             cursor.waiting += urgent if cursor.lane is Lane.URGENT else normal
+        for listener in self.listeners:
+            listener()
 
     def delivered(self) -> int | None:
         """Return the position up to which every output has come; None without outputs."""

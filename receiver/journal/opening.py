@@ -81,7 +81,7 @@ def _last(db: sqlite3.Connection) -> tuple[int, bytes | None]:
     return newest[0], newest[1]
 
 
-def recall_repeats(db: sqlite3.Connection, repeats: Repeats, settings: JournalSettings, now_us: int, steady_us: int) -> None:
+def recall_repeats(repeats: Repeats, settings: JournalSettings, now_us: int, steady_us: int, db: sqlite3.Connection) -> None:
     """Learn again which messages came within the window, so that a restart makes no second signal.
 
     How long ago that was, only the wall clock can say; what bears a later time than it came just now.

@@ -8,6 +8,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 from receiver import clock
@@ -20,8 +21,9 @@ from receiver.journal.groups import count_urgent
 from receiver.journal.jobs import Job, deletion, probe
 from receiver.journal.lanes import Lane
 from receiver.journal.opening import open_journal, recall_repeats
-from receiver.journal.records import Entry, Origin, Receipt, Refusal
+from receiver.journal.records import Entry, Origin, Receipt, Refusal, Stored
 from receiver.journal.repeats import Repeats
+from receiver.journal.tail import Tail
 from receiver.journal.waiting import Waiting
 from receiver.journal.writer import Batch, Writer
 
@@ -30,6 +32,8 @@ _OWN_HELD = 1000
 """Path and trouble events that are kept over a failure, and that find room above the limits."""
 _CLOSE_SECONDS = 5.0
 _NOTHING: dict[bytes, int] = {}
+_RIDE_SECONDS = 0.005
+"""How long a cursor waits for signals to be committed with: a commit of its own would keep the next signal waiting."""
 _ENOUGH = 100
 """Events that are handed over without asking whether more arrive: what a commit costs by itself is spread thin by then."""
 
@@ -54,33 +58,29 @@ class Journal:
         self._file = self._folder.file
         self._repeats = Repeats(settings.repeat_window_seconds, settings.repeat_max)
         self._places = Places()
-        self._listeners: list[Callable[[], None]] = []
         self.failure: JournalUnavailable | None = None
         self.failures = self.slow_syncs = 0
         self.on_sync: Callable[[float, int], None] = lambda _seconds, _rows: None
         self._backlog = 0
         try:
-            found = open_journal(self._file, origins, self._recall_repeats)
+            recall = partial(recall_repeats, self._repeats, settings, now_us(), steady_us())
+            found = open_journal(self._file, origins, recall)
             self._writer = Writer(self._folder, found.position + 1, found.parts, self._reported)
         except BaseException:
             self._folder.close()
             raise
         self.origins, self.damage, self.checked = found.origins, found.damage, found.checked
+        self._tail = Tail(found.origins, found.position)
         self.newest_us, self.newest_stamp_us = found.newest_us, found.newest_stamp_us
         """When the newest event was received, and the stamp of the newest encrypted one; as found at start, 0 is none."""
         self._group = Waiting(self._loop)
         self._busy: Waiting | None = None
         self._busy_since = 0.0
-        self._gathering = False
+        self._gathering = self._riding = False
         self._gathered = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._writer.start()
-
-    def _recall_repeats(self, db: sqlite3.Connection) -> None:
-        recall_repeats(db, self._repeats, self._settings, self._now(), self._steady())
-
-    # -- storing --------------------------------------------------------------------------------------------------
 
     async def append(self, entries: Sequence[Entry]) -> list[Receipt | JournalUnavailable]:
         """Store messages that arrived together; return for each, in order, its receipt, after the sync.
@@ -225,8 +225,11 @@ class Journal:
             group.done.set_result(None)
         self._backlog = self.backlog()
         self._idle.set()
-        if self._group.identities or (self._group.batch and batch.error is None):
+        waiting = self._group.batch
+        if self._group.identities or (waiting.presses and batch.error is None):
             self._wake_writer()  # after a failure only a panel or the next flush tries the disk again
+        elif waiting.cursors and batch.error is None:
+            self._let_ride()
 
     def _remember(self, group: Waiting) -> None:
         batch = group.batch
@@ -239,15 +242,10 @@ class Journal:
                 del group.identities[identity]
             positions = {identity: first + number for identity, number in group.identities.items()}
             self._repeats.add(positions, self._steady())
-            self._count(batch.urgent, batch.events - batch.urgent)
+            self._tail.add(first, batch.events, batch.urgent, batch.entries)
+            self._places.count(batch.urgent, batch.events - batch.urgent)
         if group.known:
             group.identities |= {identity: position - first for identity, position in group.known.items()}
-
-    def _count(self, urgent: int, normal: int) -> None:
-        """Note that so many events of each lane more wait for the outputs, and wake them."""
-        self._places.count(urgent, normal)
-        for listener in self._listeners:
-            listener()
 
     def _fail(self, group: Waiting, error: JournalUnavailable) -> None:
         """Tell everybody who waits that it is not on disk; keep for later what no panel will send again."""
@@ -276,8 +274,9 @@ class Journal:
         messages = {entry.identity: position for position, entry in adopted if entry.kind == 0}
         self._repeats.add(messages, self._steady())
         entries = [entry for _, entry in adopted]
-        urgent = count_urgent(entries)
-        self._count(urgent, sum([len(entry.events) for entry in entries]) - urgent)
+        urgent, count = count_urgent(entries), sum([len(entry.events) for entry in entries])
+        self._tail.forget(adopted[-1][0] + len(adopted[-1][1].events) - 1)
+        self._places.count(urgent, count - urgent)
         group, found = self._group, {entry.identity for entry in entries}
         group.known = {identity: messages[identity] for identity in group.identities if identity in messages}
         group.identities = dict.fromkeys(group.known, 0)
@@ -288,8 +287,6 @@ class Journal:
                 group.identities.setdefault(entry.identity, group.batch.events)
             group.batch.add([entry])
         group.batch.jobs.append(probe)  # so that there is something to commit for those who wait
-
-    # -- cursors --------------------------------------------------------------------------------------------------
 
     def cursor(self, output: str, lane: Lane) -> Cursor:
         """Return an output's place in a lane; a new output begins with what is stored from now on."""
@@ -303,12 +300,22 @@ class Journal:
         return cursor
 
     def save(self, cursor: Cursor, span: Span | None = None) -> None:
-        """Write a cursor and what it passed with the next group; a crash before that delivers again, under the same ids."""
+        """Write a cursor and what it passed with the next group or in 5 ms; a crash before that delivers again, same ids."""
         batch = self._group.batch
         batch.cursors[cursor.output, cursor.lane.value] = cursor.position
         if span is not None:
             batch.spans[span[:3]] = span
-        self._wake_writer()
+        self._let_ride()
+
+    def _let_ride(self) -> None:
+        if not self._riding:
+            self._riding = True
+            self._loop.call_later(_RIDE_SECONDS, self._end_ride)
+
+    def _end_ride(self) -> None:
+        self._riding = False
+        if self._group.batch.cursors:
+            self._wake_writer()
 
     async def do(self, job: Job) -> None:
         """Commit a job with the next group and return when it is on disk.
@@ -333,9 +340,11 @@ class Journal:
 
     def notify(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after every commit that stored events."""
-        self._listeners.append(listener)
+        self._places.listeners.append(listener)
 
-    # -- the rest -------------------------------------------------------------------------------------------------
+    def newest(self, lane: Lane, position: int, limit: int) -> list[Stored] | None:
+        """Return up to ``limit`` events of a lane that follow ``position`` from memory; None: the file must be read."""
+        return self._tail.after(lane, position, limit)
 
     def refuse(self, refusal: Refusal) -> bool:
         """Keep a refused frame with the next group; return False when too many wait and it was dropped."""

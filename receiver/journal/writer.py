@@ -66,6 +66,11 @@ class Batch:
         """Whether there is nothing to write but messages."""
         return bool(self.entries) and not (self.cursors or self.refusals or self.jobs)
 
+    @property
+    def presses(self) -> bool:
+        """Whether somebody waits for it; cursors and refusals can wait a moment."""
+        return bool(self.entries or self.jobs)
+
     def __bool__(self) -> bool:
         return bool(self.entries or self.cursors or self.refusals or self.jobs)
 

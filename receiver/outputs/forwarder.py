@@ -128,7 +128,8 @@ class Forwarder:
     async def _read(self, lane: Lane, limit: int) -> list[Stored]:
         cursor, batch = self.cursors[lane], list[Stored]()
         if cursor.waiting:
-            batch = await asyncio.to_thread(self._reader.after, lane, cursor.position, limit)
+            newest = self._journal.newest(lane, cursor.position, limit)
+            batch = await asyncio.to_thread(self._reader.after, lane, cursor.position, limit) if newest is None else newest
         if not batch:
             self._oldest[lane] = None
         elif (self._oldest[lane] or (0, 0))[0] != batch[0].position:

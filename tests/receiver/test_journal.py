@@ -14,6 +14,7 @@ from receiver import clock
 from receiver.config import JournalSettings
 from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal import Entry, Journal, Lane, Origin, Reader, Receipt, Refusal
+from receiver.journal.jobs import probe
 from receiver.journal.repeats import Repeats
 
 T = TypeVar("T")
@@ -487,3 +488,32 @@ def test_a_group_is_deleted_when_all_of_it_is_delivered(tmp_path: Path) -> None:
             assert len(positions(tmp_path)) == left
 
     with_journal(tmp_path, story)
+
+
+def test_a_cursor_goes_with_the_next_signals_and_by_itself_when_none_come(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        commits: list[int] = []
+        cursor = journal.cursor("out", Lane.NORMAL)
+        await journal.do(probe)  # a new output's place is written along
+        journal.on_sync = lambda _seconds, rows: commits.append(rows)
+        await append(journal, entry(b"a"))
+        cursor.advance(1, 1)
+        journal.save(cursor)
+        await append(journal, entry(b"b"))
+        assert commits == [1, 1]
+        assert _place(tmp_path) == 1
+        cursor.advance(2, 1)
+        journal.save(cursor)
+        async with asyncio.timeout(5):
+            while len(commits) < 3:  # noqa: ASYNC110 - nothing tells of a commit without signals
+                await asyncio.sleep(0.001)
+        assert (commits, _place(tmp_path)) == ([1, 1, 0], 2)
+
+    with_journal(tmp_path, story)
+
+
+def _place(folder: Path) -> int:
+    reader = Reader(folder)
+    found = reader.cursors()["out", Lane.NORMAL]
+    reader.close()
+    return found
