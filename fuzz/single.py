@@ -17,6 +17,9 @@ class _Nobody:
     def answered(self, arrival: Arrival, now: float) -> None:
         """Take no note."""
 
+    def let_close(self, ours: bool) -> None:
+        """Take no note."""
+
 
 async def handle_one(pipeline: Pipeline, frame: dc09.Frame, route: Route) -> bytes | None:
     """Return the reply to one frame that arrived alone, or None for silence."""

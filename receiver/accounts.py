@@ -75,6 +75,27 @@ class Account(NamedTuple):
         return moment if _FIRST_MOMENT <= moment <= _LAST_MOMENT else panel_time
 
 
+class Defaults(NamedTuple):
+    """What a listener says of accounts that say nothing themselves, strangers too."""
+
+    dialect: str = ""
+    time_zone: ZoneInfo | None = None
+
+    def fill(self, account: Account) -> Account:
+        """Return the account with what it leaves open."""
+        return account._replace(dialect=account.dialect or self.dialect, time_zone=account.time_zone or self.time_zone)
+
+
+def defaults(dialect: str, time_zone: str) -> Defaults | None:
+    """Return what a listener's settings say of its accounts; None for nothing, so that nothing is asked of it.
+
+    Raises:
+        ConfigError: a dialect or a zone is not known.
+    """
+    found = Defaults(dialects.parse_of_listener(dialect), read_zone(time_zone) if time_zone else None)
+    return found if found.dialect or found.time_zone else None
+
+
 class Accounts:
     """All registered accounts; replaced as a whole when the file is read again. ``revision`` counts changes in between."""
 
@@ -243,7 +264,7 @@ def _read_row(cells: Iterable[str], base: Path, environment: Mapping[str, str]) 
     supervision = parse(interval) if interval else None
     return Account(
         account, name or None, key, plaintext == "accept", supervision and supervision.primary_seconds,
-        _read_zone(zone) if zone else None, dialect, site or None, instructions or None, supervision=supervision,
+        read_zone(zone) if zone else None, dialect, site or None, instructions or None, supervision=supervision,
         old_key=_read_old_key(old, old_until, key, base, environment) if old or old_until else None,
     )  # fmt: skip
 
@@ -289,7 +310,12 @@ def _read_old_key(text: str, until: str, key: Key | None, base: Path, environmen
 
 
 @lru_cache(maxsize=1000)  # a register has a handful of them, in a million rows
-def _read_zone(text: str) -> ZoneInfo:
+def read_zone(text: str) -> ZoneInfo:
+    """Read the name of a time zone.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     try:
         return ZoneInfo(text)
     except (KeyError, ValueError, OSError):

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from receiver import clock
+from receiver.accounts import defaults
 from receiver.config import ListenerSettings
 from receiver.listeners.budget import Budgets, source_of
 from receiver.listeners.crowd import Crowd
@@ -40,6 +41,7 @@ class TcpListener:
         self.handle_damage = pipeline.handle_damage
         self.telemetry = telemetry
         self.origin = origin
+        self.defaults = defaults(settings.dialect, settings.time_zone)
         self.budgets = Budgets(settings.refused_frames_burst, settings.refused_frames_per_second, settings.refused_sources)
         self.crowd = Crowd[Connection](
             settings.max_connections, settings.max_connections_per_source, settings.crowded_out_after_seconds
