@@ -156,6 +156,10 @@ class Accounts:
     def close(self) -> None:
         """Let go of what the register is kept in."""
 
+    def remark(self) -> str:
+        """Return what is to be said of the register at a start, mostly nothing."""
+        return ""
+
     def names(self) -> set[str]:
         """Return the names of all accounts."""
         return {account.account for account in self._rows.values()}

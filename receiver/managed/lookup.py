@@ -97,6 +97,11 @@ class ManagedAccounts(Accounts):
         """Return the names of all accounts."""
         return _reading(self._store.names)
 
+    def remark(self) -> str:
+        """Say that the settings hold the old master key, if they do."""
+        old = "the settings still hold the old master key, which opens the register until accounts rotate-master --finish"
+        return old if self._store.by_old_master else ""
+
     def close(self) -> None:
         """Let go of the file."""
         self._store.close()
@@ -110,6 +115,7 @@ class ManagedAccounts(Accounts):
         version = _reading(self._store.version)
         if version == self._version:
             return ()
+        _reading(self._store.renew_vault)
         revision = _reading(self._store.revision)
         names = _reading(lambda: self._store.changed_since(self.revision))
         for name in list(self._kept) if names is None else names:
