@@ -75,25 +75,16 @@ class Account(NamedTuple):
         return moment if _FIRST_MOMENT <= moment <= _LAST_MOMENT else panel_time
 
 
-class Defaults(NamedTuple):
-    """What a listener says of accounts that say nothing themselves, strangers too."""
-
-    dialect: str = ""
-    time_zone: ZoneInfo | None = None
-
-    def fill(self, account: Account) -> Account:
-        """Return the account with what it leaves open."""
-        return account._replace(dialect=account.dialect or self.dialect, time_zone=account.time_zone or self.time_zone)
+Found = Mapping[str, object]
+"""What a register has read, by upper-case account as sent; its own business."""
 
 
-def defaults(dialect: str, time_zone: str) -> Defaults | None:
-    """Return what a listener's settings say of its accounts; None for nothing, so that nothing is asked of it.
+class Unread(Exception):
+    """An account is not in memory and has to be read first; ``name`` is its upper-case text as sent."""
 
-    Raises:
-        ConfigError: a dialect or a zone is not known.
-    """
-    found = Defaults(dialects.parse_of_listener(dialect), read_zone(time_zone) if time_zone else None)
-    return found if found.dialect or found.time_zone else None
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 class Accounts:
@@ -120,6 +111,22 @@ class Accounts:
         """Return the account, or a stranger when none such is registered."""
         found = self._rows.get(account) or self._rows.get(account.upper())
         return found if found is not None else self._padded(account)
+
+    known = find
+    """As ``find``, for the pipeline: what is not in memory is not waited for but raises ``Unread``."""
+
+    def read(self, names: Collection[str], done: Callable[[Found], None]) -> None:
+        """Read accounts and call ``done`` with them, from any thread; ``keep`` then puts them into memory.
+
+        A file is in memory whole, and nothing is ever asked of it here.
+        """
+        done({})
+
+    def keep(self, found: Found) -> None:
+        """Put into memory what was read."""
+
+    def despair(self) -> None:
+        """Take note that a reading does not end: until it does, ``known`` refuses what is not in memory."""
 
     def _padded(self, account: str) -> Account:
         """Return the account that is meant when zeros stand in front, if its dialect says so, or else a stranger."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from protocols.dc09 import Frame
-from receiver.accounts import Defaults
+from receiver.defaults import Defaults
 
 _MANY = 500  # frames of one turn, about 5 ms of work; heavy senders add no more to it
 
@@ -78,6 +78,10 @@ class Arrivals:
         if not gathered:
             asyncio.get_running_loop().call_soon(self._begin)
         gathered.append(arrival)
+
+    def again(self, arrivals: Sequence[Arrival]) -> None:
+        """Begin the story of frames that were set aside, at once."""
+        self._go_on([*arrivals], self._story(arrivals))
 
     def _begin(self) -> None:
         arrivals, self._gathered = self._gathered, []

@@ -15,8 +15,9 @@ from typing import NamedTuple
 from protocols import dc09
 from protocols.errors import ProtocolError, Undecryptable
 from receiver import dialects, payloads, policy, replies
-from receiver.accounts import Account, Accounts
+from receiver.accounts import Account, Accounts, Unread
 from receiver.arrivals import Arrival, Arrivals, Route
+from receiver.aside import Aside
 from receiver.clock import Clock, monotonic, to_text
 from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
@@ -78,16 +79,23 @@ class Pipeline:
         self.steady = steady or clock
         self._watch = watch
         self.arrivals = Arrivals(self.handle, self._gave_up)
+        self.aside = Aside(lambda: self.accounts, self.arrivals.again)
         self.own_event: Callable[[Row], None] = lambda _row: None  # sees path and trouble events before they are stored
 
     async def handle(self, arrivals: Sequence[Arrival]) -> None:
         """Answer the frames that arrived together: refusals and link tests at once, signals when they are on disk."""
         now_us, steady_us = self._clock(), self.steady()
         signals: list[Signal] = []
+        held = self.aside.held
         for arrival in arrivals:
+            if held and arrival.panel in held:
+                self.aside.put(arrival)
+                continue
             try:
                 if (signal := self._judge(arrival, now_us, steady_us)) is not None:
                     signals.append(signal)
+            except Unread as unread:  # it waits for the disk, and what its panel sends next waits behind it
+                self.aside.put(arrival, unread.name)
             except Exception as error:  # noqa: BLE001 - our own bug: this frame stays unanswered, and no other one
                 self._broke(arrival, error)
         if len(signals) < len(arrivals):
@@ -108,7 +116,7 @@ class Pipeline:
         envelope: dc09.Envelope | None = None
         try:
             envelope = dc09.open_envelope(frame)  # who sent it: always in clear
-            account = self.accounts.find(envelope.address.account)
+            account = self.accounts.known(envelope.address.account)
             if route.defaults is not None:
                 account = route.defaults.fill(account)
             policy.check_sender(envelope, account)
@@ -266,7 +274,10 @@ class Pipeline:
         """Return an error's words, with what is known of the account's key when that does not open a message."""
         if name is None or not isinstance(error, Undecryptable):
             return str(error)
-        account = self.accounts.find(name)
+        try:
+            account = self.accounts.known(name)
+        except (Unread, RegisterUnavailable):
+            return str(error)
         return self.senders.why_unopened(name, account, self.accounts.key_for(account)) or str(error)
 
     def _notice(self, notices: tuple[Notice, ...], envelope: dc09.Envelope, route: Route, now_us: int) -> None:

@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 
 from receiver import clock
-from receiver.accounts import defaults
 from receiver.config import ListenerSettings
+from receiver.defaults import defaults
 from receiver.listeners.budget import Budgets, source_of
 from receiver.listeners.crowd import Crowd
 from receiver.listeners.tcp import Connection

@@ -18,9 +18,9 @@ from pathlib import Path
 from protocols.dc09 import Damage, split_datagram
 from protocols.errors import BadLength
 from receiver import clock
-from receiver.accounts import defaults
 from receiver.arrivals import Arrival, Route
 from receiver.config import ListenerSettings
+from receiver.defaults import defaults
 from receiver.listeners.budget import Budgets, source_of_peer
 from receiver.listeners.sockets import shown
 from receiver.pipeline import Pipeline

@@ -7,9 +7,10 @@ import pytest
 from fuzz.single import handle_one
 from protocols import dc09
 from receiver import dialects
-from receiver.accounts import Account, Accounts, defaults
+from receiver.accounts import Account, Accounts
 from receiver.clock import SECOND_US
 from receiver.config import JsonlSettings
+from receiver.defaults import defaults
 from receiver.errors import ConfigError
 from receiver.events import render
 from receiver.explain import explain
