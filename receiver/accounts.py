@@ -75,8 +75,8 @@ class Account(NamedTuple):
         return moment if _FIRST_MOMENT <= moment <= _LAST_MOMENT else panel_time
 
 
-Found = Mapping[str, object]
-"""What a register has read, by upper-case account as sent; its own business."""
+Found = object
+"""What a register has read on the way from its thread into memory; its own business."""
 
 
 class Unread(Exception):
@@ -120,7 +120,7 @@ class Accounts:
 
         A file is in memory whole, and nothing is ever asked of it here.
         """
-        done({})
+        done(None)
 
     def keep(self, found: Found) -> None:
         """Put into memory what was read."""
@@ -151,6 +151,10 @@ class Accounts:
             seconds = account.supervision_seconds
             if seconds:
                 yield account.account, account.supervision or Supervision(seconds, seconds)
+
+    def expectations_in_turns(self) -> Iterator[tuple[str, Supervision] | None]:
+        """Return the same for one who goes on later where None comes: what is next is being read meanwhile."""
+        return self.expectations()
 
     def key_for(self, account: Account) -> Key | None:
         """Return the key that opens an account's encrypted messages."""

@@ -9,7 +9,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 from receiver import path_file
@@ -55,7 +54,7 @@ class PathWatch:
         self._register = Accounts({})
         self._storm = Storm(int(settings.storm_hold_seconds * SECOND_US))
         self._silent: set[str] = set()
-        self._review: Iterator[None] = iter(())
+        self._review: Iterator[bool] = iter(())
         self._review_again = False
         self._renewals: deque[str] = deque(maxlen=_MOST_RENEWALS)
         self._steady_us = 0
@@ -86,7 +85,7 @@ class PathWatch:
     def take(self, register: Accounts) -> None:
         """Take a register that was read anew; a look each second reviews a part of it."""
         self._register = register
-        self._review = self._reviewing(register)
+        self._review = self._reviewing(register, register.expectations_in_turns())
         self._review_again = False
 
     def changed(self, names: Collection[str]) -> None:
@@ -104,15 +103,18 @@ class PathWatch:
             else:
                 self._confirm(entry.account, supervision)
 
-    def _reviewing(self, register: Accounts) -> Iterator[None]:
+    def _reviewing(self, register: Accounts, expected: Iterator[tuple[str, Supervision] | None]) -> Iterator[bool]:
+        """Review one account a step; False where the next has not been read yet."""
         supervised = 0
         self._paths.begin_review()
-        for account, supervision in register.expectations():
-            supervised += 1
-            self._confirm(account, supervision)
-            yield
+        for found in expected:
+            if found is not None:
+                supervised += 1
+                self._confirm(*found)
+            yield found is not None
         self.unsupervised = max(0, len(register) - supervised)
-        yield from self._paths.sweep()
+        for _ in self._paths.sweep():
+            yield True
 
     def _confirm(self, account: str, supervision: Supervision) -> None:
         roles = tuple(NOWHERE_OF_ROLE) if self._both and supervision.has_two_paths else ()
@@ -183,11 +185,13 @@ class PathWatch:
     def _go_on_reviewing(self) -> None:
         """Review a part of the register; one that cannot be read is told of elsewhere, and reviewed from its beginning."""
         try:
-            steps = sum(1 for _ in islice(self._review, _STEPS))
+            for _ in range(_STEPS):
+                if not (more := next(self._review, None)):
+                    break
         except RegisterUnavailable:
             self._review_again = True
-            return
-        if steps < _STEPS and self._review_again:
+            more = None
+        if more is None and self._review_again:
             self.take(self._register)
 
     def _renew_backups(self, accounts: list[str], steady_us: int) -> None:

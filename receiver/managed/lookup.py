@@ -1,7 +1,7 @@
 """The managed register as the receiver asks it: an account is read when its panel reports, and kept until it is changed."""
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from protocols.dc09 import Key
 from receiver import dialects
@@ -9,7 +9,7 @@ from receiver.accounts import Account, Accounts, Found, Unread
 from receiver.config import AccountsSettings
 from receiver.errors import RegisterUnavailable
 from receiver.intervals import Supervision
-from receiver.managed.reading import FAULTS, Entry, ReadingThread, look_up, unavailable
+from receiver.managed.reading import FAULTS, Answer, Entry, ReadingThread, Supervised, look_up, unavailable
 from receiver.managed.store import ManagedStore
 
 Read = TypeVar("Read")
@@ -27,7 +27,6 @@ class ManagedAccounts(Accounts):
         self._absent: dict[str, Account | None] = {}  # names that are not registered, with the account without their zeros
         self._failed: dict[str, RegisterUnavailable] = {}  # what was asked for and could not be read
         self._desperate = False
-        self._asked_at = 0
         self._thread = ReadingThread(store.another)
         super().__init__(self._kept, default_key, unknown)
         self._store, self._unknown, self._cached, self.settings = store, unknown, cached, settings
@@ -90,18 +89,19 @@ class ManagedAccounts(Accounts):
 
     def read(self, names: Collection[str], done: Callable[[Found], None]) -> None:
         """Read accounts in a thread and call ``done`` there."""
-        self._asked_at = self.revision
-        self._thread.ask(names, done)
+        asked_at = self.revision
+        self._thread.ask(names, lambda answer: done((asked_at, answer)))
 
     def keep(self, found: Found) -> None:
         """Put into memory what was read, unless the register was changed meanwhile: then it is read again."""
         self._desperate = False
-        if self._asked_at != self.revision:
+        asked_at, answer = cast("tuple[int, Answer]", found)
+        if asked_at != self.revision:
             return
-        for name, entry in found.items():
+        for name, entry in answer.items():
             if isinstance(entry, Entry):
                 self._keep(name, entry)
-            elif isinstance(entry, RegisterUnavailable):
+            else:
                 self._failed[name] = entry
 
     def _keep(self, name: str, entry: Entry) -> None:
@@ -120,6 +120,29 @@ class ManagedAccounts(Accounts):
         while page := _reading(lambda: self._store.supervised_page(after)):  # noqa: B023 - read at once
             after = page[-1][0]
             for _, account, supervision in page:
+                yield account, supervision
+
+    def expectations_in_turns(self) -> Iterator[tuple[str, Supervision] | None]:
+        """Return the same, read in a thread: None where it has not come yet.
+
+        Raises:
+            RegisterUnavailable: it cannot be read now.
+        """
+        answers: list[Supervised | RegisterUnavailable] = []
+        self._thread.ask_supervised("", answers.append)
+        return self._in_turns(answers)
+
+    def _in_turns(self, answers: list[Supervised | RegisterUnavailable]) -> Iterator[tuple[str, Supervision] | None]:
+        while True:
+            while not answers:
+                yield None
+            answer = answers.pop()
+            if isinstance(answer, RegisterUnavailable):
+                raise answer
+            if not answer:
+                return
+            self._thread.ask_supervised(answer[-1][0], answers.append)
+            for _, account, supervision in answer:
                 yield account, supervision
 
     def supervised(self) -> list[Account]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from protocols.errors import KeyFormatError
 from receiver.accounts import Account
 from receiver.errors import ConfigError, RegisterUnavailable
+from receiver.intervals import Supervision
 from receiver.managed.store import ManagedStore
 
 FAULTS = (sqlite3.Error, ConfigError, KeyFormatError, ValueError)
@@ -23,7 +24,11 @@ class Entry(NamedTuple):
 
 
 Answer = dict[str, Entry | RegisterUnavailable]
-_Job = tuple[Collection[str], Callable[[Answer], None]]
+Supervised = list[tuple[str, str, Supervision]]
+"""Upper-case accounts, as they were given, and what is expected of them."""
+_Job = tuple[Callable[[ManagedStore], None], Callable[[RegisterUnavailable], None]]
+"""What is to be done with the register, and what where it cannot be opened."""
+_PAGES = 5  # of supervised accounts read at once, 20 ms: what a look of supervision takes
 
 
 def unavailable(error: Exception) -> RegisterUnavailable:
@@ -54,10 +59,38 @@ class ReadingThread:
 
     def ask(self, names: Collection[str], done: Callable[[Answer], None]) -> None:
         """Read accounts and call ``done`` with them, in the thread."""
+
+        def work(store: ManagedStore) -> None:
+            answer: Answer = {}
+            for name in names:
+                try:
+                    answer[name] = look_up(store, name)
+                except RegisterUnavailable as error:
+                    answer[name] = error
+            done(answer)
+
+        self._put(work, lambda error: done(dict.fromkeys(names, error)))
+
+    def ask_supervised(self, after: str, done: Callable[[Supervised | RegisterUnavailable], None]) -> None:
+        """Read the supervised accounts behind an upper-case one, as many as are looked at in a second."""
+
+        def work(store: ManagedStore) -> None:
+            found: Supervised = []
+            try:
+                for _ in range(_PAGES):
+                    found += store.supervised_page(found[-1][0] if found else after)
+            except FAULTS as error:
+                done(unavailable(error))
+            else:
+                done(found)
+
+        self._put(work, done)
+
+    def _put(self, work: Callable[[ManagedStore], None], failed: Callable[[RegisterUnavailable], None]) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="register", daemon=True)
             self._thread.start()
-        self._jobs.put((names, done))
+        self._jobs.put((work, failed))
 
     def close(self) -> None:
         """Let go of the file, once what was asked is read."""
@@ -66,16 +99,12 @@ class ReadingThread:
     def _run(self) -> None:
         store: ManagedStore | None = None
         while (job := self._jobs.get()) is not None:
-            names, done = job
-            answer: Answer = {}
-            for name in names:
-                try:
-                    store = store or self._open()
-                    answer[name] = look_up(store, name)
-                except RegisterUnavailable as error:
-                    answer[name] = error
-                except FAULTS as error:
-                    answer[name] = unavailable(error)
-            done(answer)
+            work, failed = job
+            try:
+                store = store or self._open()
+            except FAULTS as error:
+                failed(unavailable(error))
+            else:
+                work(store)
         if store is not None:
             store.close()

@@ -12,9 +12,17 @@ from protocols import dc09
 from receiver import aside
 from receiver.accounts import Account
 from receiver.arrivals import Arrival
+from receiver.clock import SECOND_US
+from receiver.config import ListenerSettings, SupervisionSettings
 from receiver.errors import RegisterUnavailable
+from receiver.intervals import Supervision
 from receiver.managed import ManagedAccounts, ManagedStore
+from receiver.path_watch import PathWatch
+from receiver.paths import Paths
+from receiver.telemetry import Telemetry
+from tests.receiver.test_outputs import Stage, entry
 from tests.receiver.test_pipeline import ROUTE, Desk, panel, said
+from tests.wire.running import wait_until
 
 
 class Slow(ManagedStore):
@@ -26,6 +34,12 @@ class Slow(ManagedStore):
 
     def another(self) -> "Slow":
         return Slow(self._file.parent, self._vault)
+
+    def supervised_page(self, after: str) -> list[tuple[str, str, Supervision]]:
+        self.gate.wait(10)
+        if self.broken:
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().supervised_page(after)
 
     def find(self, name: str) -> Account | None:
         self.gate.wait(10)
@@ -283,3 +297,68 @@ def test_another_register_in_the_meantime_is_asked_anew(room: Room, hangs: bool,
         room.desk.pipeline.accounts.close()
 
     asyncio.run(story())
+
+
+def test_who_is_supervised_is_read_in_turns_and_the_watch_goes_on_meanwhile(room: Room) -> None:
+    store = ManagedStore(room.folder, None)
+    store.put([{"account": f"{n:05d}", "supervision_seconds": "60"} for n in range(6000)], room.folder)
+    store.close()
+    paths = Paths()
+    watch = PathWatch(
+        paths, SupervisionSettings(), [ListenerSettings()], room.folder, Telemetry(), lambda *_: None, lambda *_: None
+    )
+    watch.begin(room.register, 0, 0)
+    for second in (1, 2):
+        watch.look(second * SECOND_US, second * SECOND_US)
+        assert paths.count()["never-seen"] == 0  # the disk has not answered, and the look is over
+    Slow.gate.set()
+    found = room.register.expectations_in_turns()
+    supervised = [account for expected in found if expected is not None for account in expected[:1]]
+    assert supervised == sorted(supervised)
+    assert len(supervised) == 6000
+
+    def all_awaited() -> bool:
+        watch.look(3 * SECOND_US, 3 * SECOND_US)
+        return paths.count()["never-seen"] == 6000
+
+    wait_until(all_awaited)
+    Slow.broken.add("")
+    with pytest.raises(RegisterUnavailable, match="disk I/O error"):
+        list(room.register.expectations_in_turns())
+
+
+def test_an_output_waits_for_an_account_on_the_disk_and_the_loop_does_not(room: Room) -> None:
+    async def story(stage: Stage) -> None:
+        await stage.journal.append([entry(1, account="1001"), entry(2, account="1002")])
+        turned = 0
+
+        def done() -> bool:
+            nonlocal turned
+            turned += 1
+            if turned == 5:  # the loop has gone round while the disk did not answer
+                assert stage.target.taken == []
+                Slow.gate.set()
+            return len(stage.target.taken) == 2
+
+        await stage.forward(done, room.register)
+        assert [event.entry.registered for event in stage.target.taken] == [True, True]
+
+    Stage(room.folder / "journal").play(story)
+    assert Slow.read == ["1001", "1002"]
+
+
+def test_an_output_tries_again_where_the_register_cannot_be_read(room: Room) -> None:
+    async def story(stage: Stage) -> None:
+        Slow.gate.set()
+        Slow.broken.add("1001")
+        await stage.journal.append([entry(1, account="1001")])
+
+        def done() -> bool:
+            if len(Slow.read) > 1:
+                Slow.broken.clear()
+            return bool(stage.target.taken)
+
+        await stage.forward(done, room.register)
+
+    Stage(room.folder / "journal").play(story)
+    assert len(Slow.read) >= 3
