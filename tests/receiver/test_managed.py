@@ -207,6 +207,33 @@ def test_a_key_that_does_not_open_or_a_new_master_key_that_cannot_be_one_changes
     assert ManagedStore(tmp_path, Vault(MASTER)).find("1") is not None
 
 
+def test_a_change_of_the_master_key_that_is_killed_leaves_all_keys_under_one(tmp_path: Path, settings: Path) -> None:
+    store = ManagedStore(tmp_path / "data", Vault(MASTER))
+    store.put([row(f"{n}", key=SECRET) for n in range(5000)], Path())
+    made = tmp_path / "made"
+    command = [
+        sys.executable,
+        "-m",
+        "receiver",
+        "accounts",
+        "rotate-master",
+        "--config",
+        str(settings),
+        "--generate",
+        str(made),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (made.exists() and _is_locked(tmp_path / "data" / FILE_NAME)):
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    keys = {cells["key"] for cells in store.rows(with_keys=True)}  # with the old one, whichever way it ended
+    assert keys == {SECRET}
+    if not store.by_old_master:  # nothing was changed, and it can be done again
+        assert store.reseal(WRONG) == 5000
+    store.close()
+
+
 def test_the_csv_register_has_no_master_key_and_a_made_one_is_not_left_behind(tmp_path: Path) -> None:
     settings = tmp_path / "csv.toml"
     settings.write_text('[accounts]\nfile = "a.csv"\n', "utf-8")
