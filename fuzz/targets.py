@@ -127,7 +127,7 @@ class _Desk:
         rows = {
             "1234": Account("1234", supervision_seconds=60),
             "5678": Account("5678", key=KEY, accepts_plaintext=False),
-            "9ABC": Account("9ABC", key=KEY, time_zone=ZoneInfo("America/New_York"), dialect="ajax"),
+            "9ABC": Account("9ABC", key=KEY, time_zone=ZoneInfo("America/New_York"), dialect="ajax+bosch+pima+trikdis"),
             "AAAA": Account("AAAA", time_zone=ZoneInfo("Asia/Tokyo"), name="north", site="hall", instructions="call"),
         }
         self.accounts = Accounts(rows, None, accept_unknown=False)

@@ -75,6 +75,18 @@ class Account(NamedTuple):
         return moment if _FIRST_MOMENT <= moment <= _LAST_MOMENT else panel_time
 
 
+Found = object
+"""What a register has read on the way from its thread into memory; its own business."""
+
+
+class Unread(Exception):
+    """An account is not in memory and has to be read first; ``name`` is its upper-case text as sent."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 class Accounts:
     """All registered accounts; replaced as a whole when the file is read again. ``revision`` counts changes in between."""
 
@@ -100,6 +112,22 @@ class Accounts:
         found = self._rows.get(account) or self._rows.get(account.upper())
         return found if found is not None else self._padded(account)
 
+    known = find
+    """As ``find``, for the pipeline: what is not in memory is not waited for but raises ``Unread``."""
+
+    def read(self, names: Collection[str], done: Callable[[Found], None]) -> None:
+        """Read accounts and call ``done`` with them, from any thread; ``keep`` then puts them into memory.
+
+        A file is in memory whole, and nothing is ever asked of it here.
+        """
+        done(None)
+
+    def keep(self, found: Found) -> None:
+        """Put into memory what was read."""
+
+    def despair(self) -> None:
+        """Take note that a reading does not end: until it does, ``known`` refuses what is not in memory."""
+
     def _padded(self, account: str) -> Account:
         """Return the account that is meant when zeros stand in front, if its dialect says so, or else a stranger."""
         near = self.unpadded(account) if account[:1] == "0" else None
@@ -124,6 +152,10 @@ class Accounts:
             if seconds:
                 yield account.account, account.supervision or Supervision(seconds, seconds)
 
+    def expectations_in_turns(self) -> Iterator[tuple[str, Supervision] | None]:
+        """Return the same for one who goes on later where None comes: what is next is being read meanwhile."""
+        return self.expectations()
+
     def key_for(self, account: Account) -> Key | None:
         """Return the key that opens an account's encrypted messages."""
         return account.key or self._default_key
@@ -134,6 +166,10 @@ class Accounts:
 
     def close(self) -> None:
         """Let go of what the register is kept in."""
+
+    def remark(self) -> str:
+        """Return what is to be said of the register at a start, mostly nothing."""
+        return ""
 
     def names(self) -> set[str]:
         """Return the names of all accounts."""
@@ -243,7 +279,7 @@ def _read_row(cells: Iterable[str], base: Path, environment: Mapping[str, str]) 
     supervision = parse(interval) if interval else None
     return Account(
         account, name or None, key, plaintext == "accept", supervision and supervision.primary_seconds,
-        _read_zone(zone) if zone else None, dialect, site or None, instructions or None, supervision=supervision,
+        read_zone(zone) if zone else None, dialect, site or None, instructions or None, supervision=supervision,
         old_key=_read_old_key(old, old_until, key, base, environment) if old or old_until else None,
     )  # fmt: skip
 
@@ -289,7 +325,12 @@ def _read_old_key(text: str, until: str, key: Key | None, base: Path, environmen
 
 
 @lru_cache(maxsize=1000)  # a register has a handful of them, in a million rows
-def _read_zone(text: str) -> ZoneInfo:
+def read_zone(text: str) -> ZoneInfo:
+    """Read the name of a time zone.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     try:
         return ZoneInfo(text)
     except (KeyError, ValueError, OSError):

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from protocols.dc09 import Frame
+from receiver.defaults import Defaults
 
 _MANY = 500  # frames of one turn, about 5 ms of work; heavy senders add no more to it
 
@@ -18,7 +19,7 @@ class Route(NamedTuple):
     """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two.
 
     ``spend`` is asked of each refused frame, with the peer and whether it proved a key: may it cost more than a count?
-    ``dialect`` is the listener's, for accounts without one of their own.
+    ``defaults`` is what the listener says of accounts that say nothing themselves, None for nothing.
     """
 
     listener: str
@@ -26,7 +27,7 @@ class Route(NamedTuple):
     peer: str
     origin: int
     spend: Callable[[str, bool], bool] = lambda _peer, _proven: True
-    dialect: str = ""
+    defaults: Defaults | None = None
 
 
 class Panel(Protocol):
@@ -34,6 +35,9 @@ class Panel(Protocol):
 
     def answered(self, arrival: "Arrival", now: float) -> None:
         """Take note that a frame is done; what was ready together is all done by then (``now`` in monotonic seconds)."""
+
+    def let_close(self, ours: bool) -> None:
+        """Take note of who closes the connection after the answer, by the account's dialect: we, or the panel."""
 
 
 class Arrival:
@@ -74,6 +78,10 @@ class Arrivals:
         if not gathered:
             asyncio.get_running_loop().call_soon(self._begin)
         gathered.append(arrival)
+
+    def again(self, arrivals: Sequence[Arrival]) -> None:
+        """Begin the story of frames that were set aside, at once."""
+        self._go_on([*arrivals], self._story(arrivals))
 
     def _begin(self) -> None:
         arrivals, self._gathered = self._gathered, []

@@ -8,7 +8,7 @@ instructions are the register's of now.
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -19,6 +19,20 @@ from receiver.accounts import Account, Accounts
 from receiver.journal import Kind, Stored
 
 _TYPES = {Kind.SIGNAL: "receiver.signal.v1", Kind.PATH: "receiver.path.v1", Kind.TROUBLE: "receiver.trouble.v1"}
+
+
+class Finds(Protocol):
+    """The register as an event asks it."""
+
+    def find(self, account: str) -> Account:
+        """Return the account, or a stranger."""
+
+
+class InMemory:
+    """A register that is not waited for: an account that is not in memory raises ``Unread``."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self.find = accounts.known
 
 
 class OutEvent(NamedTuple):
@@ -42,7 +56,7 @@ class OutEvent(NamedTuple):
         return orjson.dumps(self.cloud_event)
 
 
-def render(stored: Stored, accounts: Accounts) -> OutEvent:
+def render(stored: Stored, accounts: Finds) -> OutEvent:
     """Write a stored event as CloudEvents.
 
     Raises:
@@ -55,7 +69,7 @@ def render(stored: Stored, accounts: Accounts) -> OutEvent:
     return _wrap(stored, _TYPES[Kind(row.kind)], data, accounts)
 
 
-def _wrap(stored: Stored, event_type: str, data: dict[str, Any], accounts: Accounts) -> OutEvent:
+def _wrap(stored: Stored, event_type: str, data: dict[str, Any], accounts: Finds) -> OutEvent:
     """Put the CloudEvents envelope around an event's data."""
     row, origin = stored.row, stored.origin
     account = data.get("account")
@@ -73,7 +87,7 @@ def _wrap(stored: Stored, event_type: str, data: dict[str, Any], accounts: Accou
     return OutEvent(stored, account, event, accounts.find(account or ""))
 
 
-def render_or_tell(stored: Stored, accounts: Accounts) -> OutEvent:
+def render_or_tell(stored: Stored, accounts: Finds) -> OutEvent:
     """Write a stored event as CloudEvents or, when its bytes are damaged, a trouble that says so: nothing is skipped."""
     try:
         return render(stored, accounts)
@@ -112,7 +126,7 @@ def _read(raw: bytes, body: bytes | None) -> tuple[dc09.Message, tuple[payloads.
     return message, payloads.decode(message), raw.hex().upper()
 
 
-def _signal(stored: Stored, accounts: Accounts) -> dict[str, Any]:
+def _signal(stored: Stored, accounts: Finds) -> dict[str, Any]:
     row, origin = stored.row, stored.origin
     message, events, shown = _read(row.raw, row.body)
     envelope, event = message.envelope, events[row.number]

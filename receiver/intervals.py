@@ -35,6 +35,11 @@ class Supervision(NamedTuple):
         """
         return self.backup_seconds if role == "backup" and not primary_lost else self.primary_seconds
 
+    @property
+    def has_two_paths(self) -> bool:
+        """Whether the category asks for a primary and a backup path."""
+        return self.category.startswith("D")
+
     def in_words(self) -> str:
         """Say it in a list of accounts."""
         named = f"{self.category}: " if self.category else ""

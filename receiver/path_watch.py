@@ -9,7 +9,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 from receiver import path_file
@@ -18,6 +17,7 @@ from receiver.clock import SECOND_US
 from receiver.config import ListenerSettings, SupervisionSettings
 from receiver.errors import PathsUnreadable, RegisterUnavailable
 from receiver.intervals import Supervision
+from receiver.path_values import NOWHERE_OF_ROLE
 from receiver.paths import Kept, PathChange, Paths, Terms
 from receiver.storms import Burst, Storm
 from receiver.telemetry import Telemetry
@@ -29,6 +29,8 @@ _SINGLY = 20
 _LISTED = 100
 _FIRSTS = 1000  # told in one look
 _LAST_WRITE_SECONDS = 2.0
+
+_ROLE_OF = {listener: role for role, listener in NOWHERE_OF_ROLE.items()}
 
 TellPath = Callable[[PathChange, int], None]
 Raise = Callable[[Trouble, int], None]
@@ -52,7 +54,7 @@ class PathWatch:
         self._register = Accounts({})
         self._storm = Storm(int(settings.storm_hold_seconds * SECOND_US))
         self._silent: set[str] = set()
-        self._review: Iterator[None] = iter(())
+        self._review: Iterator[bool] = iter(())
         self._review_again = False
         self._renewals: deque[str] = deque(maxlen=_MOST_RENEWALS)
         self._steady_us = 0
@@ -61,7 +63,8 @@ class PathWatch:
         self._write_failed: OSError | None = None
         self._failure_told = False
         paths.terms = lambda account, listener, _seconds: self._wanted(account, listener)
-        paths.role = lambda listener: self._roles.get(listener, "")
+        paths.role = self._role
+        self._both = {"primary", "backup"} <= set(self._roles.values())
         paths.grace_us = int(settings.grace_seconds * SECOND_US)
 
     def begin(self, register: Accounts, now_us: int, steady_us: int) -> None:
@@ -82,7 +85,7 @@ class PathWatch:
     def take(self, register: Accounts) -> None:
         """Take a register that was read anew; a look each second reviews a part of it."""
         self._register = register
-        self._review = self._reviewing(register)
+        self._review = self._reviewing(register, register.expectations_in_turns())
         self._review_again = False
 
     def changed(self, names: Collection[str]) -> None:
@@ -100,18 +103,26 @@ class PathWatch:
             else:
                 self._confirm(entry.account, supervision)
 
-    def _reviewing(self, register: Accounts) -> Iterator[None]:
+    def _reviewing(self, register: Accounts, expected: Iterator[tuple[str, Supervision] | None]) -> Iterator[bool]:
+        """Review one account a step; False where the next has not been read yet."""
         supervised = 0
         self._paths.begin_review()
-        for account, supervision in register.expectations():
-            supervised += 1
-            self._confirm(account, supervision)
-            yield
+        for found in expected:
+            if found is not None:
+                supervised += 1
+                self._confirm(*found)
+            yield found is not None
         self.unsupervised = max(0, len(register) - supervised)
-        yield from self._paths.sweep()
+        for _ in self._paths.sweep():
+            yield True
 
     def _confirm(self, account: str, supervision: Supervision) -> None:
-        self._paths.confirm(account, lambda listener: self._terms(account, supervision, listener), self._steady_us)
+        roles = tuple(NOWHERE_OF_ROLE) if self._both and supervision.has_two_paths else ()
+        self._paths.confirm(account, lambda listener: self._terms(account, supervision, listener), self._steady_us, roles)
+
+    def _role(self, listener: str) -> str:
+        """Return the role of a listener, also of one that stands for all of a role."""
+        return self._roles.get(listener) or _ROLE_OF.get(listener, "")
 
     def _wanted(self, account: str, listener: str) -> Terms | None:
         """Return what is wanted of a path that begins, or has to be held to something else."""
@@ -120,14 +131,15 @@ class PathWatch:
 
     def _terms(self, account: str, supervision: Supervision, listener: str) -> Terms:
         margin = supervision.margin_seconds
-        seconds = supervision.seconds(self._roles.get(listener, ""), self._primary_lost(account, supervision, listener))
+        seconds = supervision.seconds(self._role(listener), self._primary_lost(account, supervision, listener))
         return Terms(seconds, self.settings.margin_seconds if margin is None else margin)
 
     def _primary_lost(self, account: str, supervision: Supervision, listener: str) -> bool:
         """Tell whether the backup path has to stand in for the primary one."""
-        if supervision.backup_seconds == supervision.primary_seconds or self._roles.get(listener) != "backup":
+        if supervision.backup_seconds == supervision.primary_seconds or self._role(listener) != "backup":
             return False
-        return any(self._paths.lost(account, name) for name, role in self._roles.items() if role == "primary")
+        primaries = [name for name, role in self._roles.items() if role == "primary"]
+        return any(self._paths.lost(account, name) for name in (*primaries, NOWHERE_OF_ROLE["primary"]))
 
     # -- once a second --------------------------------------------------------------------------------------------
 
@@ -138,7 +150,7 @@ class PathWatch:
         changes = self._paths.check(steady_us)
         lost = [change for change in changes if change.state == "lost"]
         self._tell_lost(lost, now_us, steady_us)
-        self._renew_backups([change.account for change in lost if change.role == "primary"], steady_us)
+        self._renew_backups([change.account for change in changes if change.role == "primary"], steady_us)
         self._tell_silent({change.listener for change in lost}, now_us)
         if len(lost) < len(changes):
             self._tell_never([change for change in changes if change.state != "lost"], now_us)
@@ -173,11 +185,13 @@ class PathWatch:
     def _go_on_reviewing(self) -> None:
         """Review a part of the register; one that cannot be read is told of elsewhere, and reviewed from its beginning."""
         try:
-            steps = sum(1 for _ in islice(self._review, _STEPS))
+            for _ in range(_STEPS):
+                if not (more := next(self._review, None)):
+                    break
         except RegisterUnavailable:
             self._review_again = True
-            return
-        if steps < _STEPS and self._review_again:
+            more = None
+        if more is None and self._review_again:
             self.take(self._register)
 
     def _renew_backups(self, accounts: list[str], steady_us: int) -> None:
@@ -190,7 +204,7 @@ class PathWatch:
         with suppress(RegisterUnavailable):
             for _ in range(min(len(self._renewals), _RENEWALS)):
                 account = self._renewals.popleft()
-                for name in backups:
+                for name in (*backups, NOWHERE_OF_ROLE["backup"]):
                     self._paths.renew(account, name, steady_us)
 
     def _tell_burst(self, burst: Burst, now_us: int, steady_us: int) -> None:
@@ -219,21 +233,24 @@ class PathWatch:
     def _tell_never(self, never: list[PathChange], now_us: int) -> None:
         """Tell of accounts never heard: one by one, or many as one."""
         if len(never) > _SINGLY:
-            names = tuple(change.account for change in never[:_LISTED])
-            text = f"{len(never)} supervised accounts were never heard; were their panels pointed here?"
+            names = tuple(dict.fromkeys(change.account for change in never))[:_LISTED]
+            what = "paths of supervised accounts" if any(change.role for change in never) else "supervised accounts"
+            text = f"{len(never)} {what} were never heard; were their panels pointed here?"
             self._raise(Trouble("never-seen", text, now_us, len(never), accounts=names), now_us)
             return
         for change in never:
+            where = f" at a {change.role} listener" if change.role else ""
             text = (
-                f"account {change.account} is supervised (every {change.interval_seconds} s) and was never heard; "
-                "was its panel pointed here?"
+                f"account {change.account} is supervised (every {change.interval_seconds} s) and was never heard{where}; "
+                f"was its panel pointed {'there' if where else 'here'}?"
             )
             self._raise(Trouble("never-seen", text, now_us, account=change.account), now_us)
 
     def _tell_first(self, now_us: int) -> None:
         for _ in range(min(len(self._paths.first_heard), _FIRSTS)):
-            account = self._paths.first_heard.popleft()
-            text = f"account {account}, told as never seen, was heard for the first time"
+            account, role = self._paths.first_heard.popleft()
+            where = f" at a {role} listener" if role else ""
+            text = f"account {account}, told as never seen{where}, was heard{where and ' there'} for the first time"
             self._raise(Trouble("never-seen-cleared", text, now_us, account=account), now_us)
 
     # -- over a restart -------------------------------------------------------------------------------------------

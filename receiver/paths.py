@@ -13,55 +13,30 @@ heard since. So a message costs the same with a thousand paths and with a millio
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from typing import NamedTuple
 
 from receiver.clock import SECOND_US
+from receiver.path_values import (
+    ALIVE,
+    AWAITED,
+    FREE,
+    HELD,
+    LOST,
+    NEVER,
+    NOWHERE,
+    NOWHERE_OF_ROLE,
+    Kept,
+    PathChange,
+    Terms,
+)
 
-ALIVE, LOST, HELD, AWAITED, NEVER, FREE = range(6)
-"""``HELD`` is lost and not told singly yet, ``AWAITED`` never heard and not told yet, ``FREE`` a number without a path."""
-NOWHERE = ""
-"""The listener of an account that was heard at none."""
+__all__ = ["NOWHERE", "Kept", "PathChange", "Paths", "Terms"]
+
 _TURN = 3600  # slots of a second; a longer interval is looked at once a turn
 _UNSET = 0xFFFF  # of a path that is on no slot
 _LOOKS = 25_000  # in one check, 25 ms: a million paths lost at one moment must not hold up a duress
 
 
-class PathChange(NamedTuple):
-    """A path was lost, restored, or never seen; ``last_seen_us`` is the last message before that, in steady time.
-
-    Of a path not heard since the receiver started it is before that: the time the receiver was down is taken off. ``role``
-    is the listener's role: ``primary``, ``backup`` or empty.
-    """
-
-    account: str
-    listener: str
-    state: str
-    last_seen_us: int
-    interval_seconds: int
-    role: str = ""
-
-
-class Terms(NamedTuple):
-    """How long a path may be silent, and how much longer before it is called lost."""
-
-    interval_seconds: int
-    margin_seconds: int = 0
-
-
-class Kept(NamedTuple):
-    """All paths as they are written down; arrays in one order. Ages are steady time since the last message.
-
-    ``gap_us`` is how long the receiver was down since a path that was not heard again.
-    """
-
-    accounts: list[str]
-    listeners: list[str]
-    listener: "array[int]"
-    state: bytes
-    interval_seconds: "array[int]"
-    margin_seconds: "array[int]"
-    age_us: "array[int]"
-    gap_us: "array[int]"
+_NOWHERE = (NOWHERE, *NOWHERE_OF_ROLE.values())
 
 
 class _Listener:
@@ -82,8 +57,8 @@ class Paths:
     def __init__(self) -> None:
         self.terms: Callable[[str, str, int], Terms | None] = lambda _account, _listener, seconds: Terms(seconds)
         self.role: Callable[[str], str] = lambda _listener: ""
-        self.first_heard: deque[str] = deque(maxlen=100_000)
-        """Accounts heard for the first time after they were told as never seen; whoever tells of them takes them out."""
+        self.first_heard: deque[tuple[str, str]] = deque(maxlen=100_000)
+        """Accounts, and in which role, heard after they were told as never seen; whoever tells of them takes them out."""
         self.quietly_restored = 0
         self.restored_primaries: list[str] = []
         """Accounts whose primary path is back; whoever gives their backup its own interval again takes them out."""
@@ -133,17 +108,26 @@ class Paths:
             self.restored_primaries.append(self._account[number])
         return change
 
-    def confirm(self, account: str, wanted: Callable[[str], Terms], now_us: int) -> None:
-        """Hold the paths of an account to what the register wants at each listener; await it where it was never heard."""
-        known = False
+    def confirm(self, account: str, wanted: Callable[[str], Terms], now_us: int, roles: Collection[str] = ()) -> None:
+        """Hold the paths of an account to what the register wants at each listener; await it where it was never heard.
+
+        With ``roles`` it is to be heard at a listener of each; without, at any.
+        """
+        heard: set[str] = set()
         for listener, there in self._there.items():
             number = there.paths.get(account)
             if number is not None:
-                known = True
                 self._round_of[number] = self._round
                 self._revise(number, wanted(listener), now_us)
-        if not known:
-            self._begin(account, NOWHERE, AWAITED, wanted(NOWHERE), now_us)
+                if listener not in _NOWHERE:
+                    heard.add(self.role(listener))
+        missing = {NOWHERE_OF_ROLE[role] for role in roles if role not in heard} if roles else set() if heard else {NOWHERE}
+        for listener in _NOWHERE:
+            number = self._find(account, listener)
+            if number is None and listener in missing:
+                self._begin(account, listener, AWAITED, wanted(listener), now_us)
+            elif number is not None and listener not in missing:
+                self._forget(number)
 
     def _begin(self, account: str, listener: str, state: int, terms: Terms | None, now_us: int) -> None:
         if terms is None:
@@ -152,8 +136,8 @@ class Paths:
         if there is None:
             there = self._there[listener] = _Listener(len(self._listeners))
             self._listeners.append(listener)
-        if listener != NOWHERE:
-            self._meet(account)
+        if listener not in _NOWHERE:
+            self._meet(account, self.role(listener))
         number = self._new()
         self._account[number] = account
         self._listener[number] = there.number
@@ -166,15 +150,18 @@ class Paths:
         self._turn_to(number, state)
         self._put(number, now_us)
 
-    def _meet(self, account: str) -> None:
-        """An awaited account was heard: it is awaited no more."""
-        number = self._find(account, NOWHERE)
-        if number is not None:
-            if self._state[number] == NEVER:
-                self.first_heard.append(account)
-            self._forget(number)
-            if not self._there[NOWHERE].paths:
-                self._there[NOWHERE].paths = {}  # an emptied one still holds the room of all
+    def _meet(self, account: str, role: str) -> None:
+        """An awaited account was heard, at a listener of a role: it is awaited there no more."""
+        for listener in (NOWHERE, NOWHERE_OF_ROLE.get(role, NOWHERE)):
+            number = self._find(account, listener)
+            if number is not None:
+                if self._state[number] == NEVER:
+                    self.first_heard.append((account, self.role(listener)))
+                    if role == "primary":
+                        self.restored_primaries.append(account)
+                self._forget(number)
+                if not self._there[listener].paths:
+                    self._there[listener].paths = {}  # an emptied one still holds the room of all
 
     def _new(self) -> int:
         """Return a number for a path: one that is free, or the next."""
@@ -299,9 +286,9 @@ class Paths:
         return self._there[listener].heard_us
 
     def lost(self, account: str, listener: str) -> bool:
-        """Tell whether a path is lost, told or not."""
+        """Tell whether a path is lost, told or not, or was told as never seen."""
         number = self._find(account, listener)
-        return number is not None and self._state[number] in (LOST, HELD)
+        return number is not None and self._state[number] in (LOST, HELD, NEVER)
 
     def _find(self, account: str, listener: str) -> int | None:
         there = self._there.get(listener)
@@ -368,7 +355,7 @@ class Paths:
         self._listeners = kept.listeners.copy()
         self._there = {name: _Listener(n) for n, name in enumerate(kept.listeners)}
         tables = [self._there[name].paths for name in kept.listeners]
-        left_out = {n for n, name in enumerate(kept.listeners) if name != NOWHERE and name not in listeners}
+        left_out = {n for n, name in enumerate(kept.listeners) if name not in _NOWHERE and name not in listeners}
         number = 0
         for name, listener, state, interval, margin, age, gap in zip(
             kept.accounts, kept.listener, kept.state, kept.interval_seconds, kept.margin_seconds, kept.age_us, kept.gap_us,

@@ -207,7 +207,7 @@ def flags_of(stored: str, number: int) -> list[str]:
     found = []
     for flag in stored.split():
         name, colon, numbers = flag.partition(":")
-        if not colon or str(number) in numbers.split("."):
+        if name != dialects.POLL and (not colon or str(number) in numbers.split(".")):
             found.append(name)
     return found
 

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from protocols import dc09
 from protocols.errors import ProtocolError, Undecryptable
-from receiver import payloads, policy, replies
-from receiver.accounts import Account, Accounts
+from receiver import dialects, payloads, policy, replies
+from receiver.accounts import Account, Accounts, Unread
 from receiver.arrivals import Arrival, Arrivals, Route
+from receiver.aside import Aside
 from receiver.clock import Clock, monotonic, to_text
 from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
@@ -55,6 +56,7 @@ class Signal(NamedTuple):
     heard: Heard
     key: dc09.Key | None
     entry: Entry
+    dialect: str
 
 
 class Pipeline:
@@ -77,16 +79,23 @@ class Pipeline:
         self.steady = steady or clock
         self._watch = watch
         self.arrivals = Arrivals(self.handle, self._gave_up)
+        self.aside = Aside(lambda: self.accounts, self.arrivals.again)
         self.own_event: Callable[[Row], None] = lambda _row: None  # sees path and trouble events before they are stored
 
     async def handle(self, arrivals: Sequence[Arrival]) -> None:
         """Answer the frames that arrived together: refusals and link tests at once, signals when they are on disk."""
         now_us, steady_us = self._clock(), self.steady()
         signals: list[Signal] = []
+        held = self.aside.held
         for arrival in arrivals:
+            if held and arrival.panel in held:
+                self.aside.put(arrival)
+                continue
             try:
                 if (signal := self._judge(arrival, now_us, steady_us)) is not None:
                     signals.append(signal)
+            except Unread as unread:  # it waits for the disk, and what its panel sends next waits behind it
+                self.aside.put(arrival, unread.name)
             except Exception as error:  # noqa: BLE001 - our own bug: this frame stays unanswered, and no other one
                 self._broke(arrival, error)
         if len(signals) < len(arrivals):
@@ -107,8 +116,10 @@ class Pipeline:
         envelope: dc09.Envelope | None = None
         try:
             envelope = dc09.open_envelope(frame)  # who sent it: always in clear
-            account = self.accounts.find(envelope.address.account)
-            policy.check_sender(envelope, account, route.dialect)
+            account = self.accounts.known(envelope.address.account)
+            if route.defaults is not None:
+                account = route.defaults.fill(account)
+            policy.check_sender(envelope, account)
             old = account.old_key  # its key is being rotated, and the message shows which of two opens it
             key = self.accounts.key_for(account) if old is None else policy.choose_key(envelope, account.key, old, now_us)
             message = dc09.unseal(envelope, key)  # decrypts when the token starts with *
@@ -120,14 +131,17 @@ class Pipeline:
                 self._seen(account, account.supervision_seconds, route, now_us, steady_us)
             if suspect:
                 self._doubt(message, route, now_us)
+            dialect = account.dialect
+            if dialect and (we_close := dialects.we_close(dialect)) is not None:
+                arrival.panel.let_close(we_close)
             if envelope.token != dc09.LINK_TEST:
-                events = payloads.decode(message, account.dialect or route.dialect)  # whatever it is: never refused
+                events = payloads.decode(message, dialect)  # whatever it is: never refused
                 entry = _entry(message, events, account, heard, route, now_us, suspect)
-                if self.on_test.tickets:
-                    entry = self._mark_tests(entry, events, envelope, now_us, steady_us)
-                return _new(Signal, (arrival, message, events, heard, key, entry))
+                if dialect or self.on_test.tickets:
+                    entry = self._mark(entry, events, account, envelope, now_us, steady_us)
+                return _new(Signal, (arrival, message, events, heard, key, entry, dialect))
             self._telemetry.link_tested(route.transport)
-            arrival.reply = replies.ack_link_test(message, key, now_us)
+            arrival.reply = replies.ack_link_test(message, key, now_us, _word(dialect, route) if dialect else b"")
         except StaleTimestamp as error:
             arrival.reply = self._refuse_stale(error, message, account, route, now_us)
         except (ProtocolError, PolicyError, RegisterUnavailable) as error:
@@ -137,7 +151,7 @@ class Pipeline:
 
     def _conclude(self, signal: Signal, outcome: Receipt | JournalUnavailable, now_us: int) -> None:
         """Acknowledge a signal that is on disk, and refuse one that is not."""
-        arrival, message, events, heard, key, _ = signal
+        arrival, message, events, heard, key, _, dialect = signal
         route, first = arrival.route, events[0]
         if isinstance(outcome, JournalUnavailable):
             arrival.reply = self._refuse(outcome, arrival.frame.raw, message.envelope, route, now_us)
@@ -149,7 +163,7 @@ class Pipeline:
                 told = self._telemetry.accepted(route.transport, first.protocol, priority, len(events))
                 if told or heard.if_new is not None or first.block_account is not None:
                     self._tell(signal, outcome.position, now_us)
-            arrival.reply = replies.ack(message, outcome, key, now_us)
+            arrival.reply = replies.ack(message, outcome, key, now_us, _word(dialect, route) if dialect else b"")
         arrival.done = True
 
     def _answer(self, arrivals: Sequence[Arrival]) -> None:
@@ -170,11 +184,15 @@ class Pipeline:
             self._broke(arrival, error)
         self._answer(left)
 
-    def _mark_tests(
-        self, entry: Entry, events: tuple[payloads.Event, ...], envelope: dc09.Envelope, now_us: int, steady_us: int
-    ) -> Entry:
-        """Flag what is on test; asked while something is."""
-        flags = self.on_test.flags(entry.flags, events, envelope.address.account, now_us, steady_us)
+    def _mark(
+        self, entry: Entry, events: tuple[payloads.Event, ...], account: Account, envelope: dc09.Envelope, now_us: int,
+        steady_us: int,
+    ) -> Entry:  # fmt: skip
+        """Flag what is on test, by the account as the register writes it, and mark what is the panel's heartbeat."""
+        name = account.account if account.registered else envelope.address.account
+        flags = self.on_test.flags(entry.flags, events, name, now_us, steady_us)
+        if dialects.is_poll(account.dialect, [None if event.flags else event.event_code for event in events]):
+            flags = f"{flags} {dialects.POLL}".lstrip()
         return entry._replace(flags=flags)
 
     def handle_damage(self, damage: dc09.Damage, route: Route) -> None:
@@ -183,7 +201,7 @@ class Pipeline:
 
     def _tell(self, signal: Signal, position: int, now_us: int) -> None:
         """Tell of a signal on disk that is urgent, or odd."""
-        arrival, message, events, heard, _, _ = signal
+        arrival, message, events, heard, _, _, dialect = signal
         route, envelope = arrival.route, message.envelope
         self._telemetry.stored_signal(
             position=position, account=envelope.address.account, sequence=envelope.sequence,
@@ -191,8 +209,9 @@ class Pipeline:
             priority=min(event.priority for event in events), duress=any(event.duress for event in events),
             listener=route.listener, peer=route.peer,
         )  # fmt: skip
-        if heard.if_new is not None or events[0].block_account is not None:
-            self._notice_signal(heard.if_new, events[0].block_account, envelope, route, now_us)
+        other = None if dialects.has_two_accounts(dialect) else events[0].block_account
+        if heard.if_new is not None or other is not None:
+            self._notice_signal(heard.if_new, other, envelope, route, now_us)
 
     def _refuse(
         self, error: ProtocolError | ReceiverError, raw: bytes, envelope: dc09.Envelope | None, route: Route, now_us: int
@@ -255,7 +274,10 @@ class Pipeline:
         """Return an error's words, with what is known of the account's key when that does not open a message."""
         if name is None or not isinstance(error, Undecryptable):
             return str(error)
-        account = self.accounts.find(name)
+        try:
+            account = self.accounts.known(name)
+        except (Unread, RegisterUnavailable):
+            return str(error)
         return self.senders.why_unopened(name, account, self.accounts.key_for(account)) or str(error)
 
     def _notice(self, notices: tuple[Notice, ...], envelope: dc09.Envelope, route: Route, now_us: int) -> None:
@@ -342,6 +364,11 @@ def _entry(
     return _new(
         Entry, (_SIGNAL, repeat_identity(message), now_us, panel_time, route.origin, route.peer, flags, raw, body, told)
     )
+
+
+def _word(dialect: str, route: Route) -> bytes:
+    """Return what stands between the brackets of an ACK; over UDP nothing, for no reply is longer than what it answers."""
+    return dialects.word_in_ack(dialect) if route.transport == "tcp" else b""
 
 
 def repeat_identity(message: dc09.Message) -> bytes:

@@ -93,14 +93,14 @@ def check(
     return suspect
 
 
-def check_sender(envelope: Envelope, account: Account | None = None, dialect: str = "") -> None:
-    """Refuse what only a receiver sends, and a CRC over the closing CR where neither account nor listener allows it.
+def check_sender(envelope: Envelope, account: Account | None = None) -> None:
+    """Refuse what only a receiver sends, and a CRC over the closing CR where the account's dialect does not allow it.
 
     Raises:
         BadCrc: the CRC fits only together with the CR, and no dialect says so.
         FromReceiver: the token is ACK, NAK, DUH or RSP.
     """
-    if envelope.frame.over_cr and not dialects.crc_may_cover_cr((account and account.dialect) or dialect):
+    if envelope.frame.over_cr and not (account and dialects.crc_may_cover_cr(account.dialect)):
         raise BadCrc(
             f"the CRC does not fit the bytes it covers; account {envelope.address.account} fits with dialect eldes "
             "(CRC over the CR)"

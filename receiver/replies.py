@@ -8,23 +8,27 @@ from receiver.clock import SECOND_US
 from receiver.journal import Receipt
 
 
-def ack(message: Message, receipt: Receipt, key: Key | None, now_us: int) -> bytes:
+def ack(message: Message, receipt: Receipt, key: Key | None, now_us: int, word: bytes = b"") -> bytes:
     """Acknowledge a message whose signals are on disk: only the journal makes a ``Receipt``."""
     assert receipt
-    return _acknowledge(message.envelope, key, now_us)
+    return _acknowledge(message.envelope, key, now_us, word)
 
 
-def ack_link_test(message: Message, key: Key | None, now_us: int) -> bytes:
+def ack_link_test(message: Message, key: Key | None, now_us: int, word: bytes = b"") -> bytes:
     """Acknowledge a link test, which is never stored."""
-    return _acknowledge(message.envelope, key, now_us)
+    return _acknowledge(message.envelope, key, now_us, word)
 
 
-def _acknowledge(envelope: Envelope, key: Key | None, now_us: int) -> bytes:
-    """Write ``"ACK"`` in clear and without a stamp, or ``"*ACK"`` with a fresh pad and our time (clause 5.5.3.1)."""
+def _acknowledge(envelope: Envelope, key: Key | None, now_us: int, word: bytes) -> bytes:
+    """Write ``"ACK"`` in clear and without a stamp, or ``"*ACK"`` with a fresh pad and our time (clause 5.5.3.1).
+
+    ``word`` stands between the brackets where a dialect wants one (Pima); nearly always it is empty.
+    """
     if not envelope.encrypted:
-        return wrap(b'"ACK"%b[]' % envelope.echo, envelope.frame.binary_crc)
+        return wrap(b'"ACK"%b[%b]' % (envelope.echo, word), envelope.frame.binary_crc)
     assert key is not None  # it was decrypted with it
-    sealed = cipher.seal_stamp(timestamp.encode(now_us // SECOND_US), key)
+    stamp = timestamp.encode(now_us // SECOND_US)
+    sealed = cipher.seal(word + b"]" + stamp, key) if word else cipher.seal_stamp(stamp, key)
     return wrap(b'"*ACK"%b[%b' % (envelope.echo, sealed), envelope.frame.binary_crc)
 
 

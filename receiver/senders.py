@@ -14,6 +14,7 @@ from ipaddress import ip_network
 from typing import NamedTuple, Protocol
 
 from protocols import dc09
+from receiver import dialects
 from receiver.accounts import Account
 from receiver.clock import SECOND_US, seconds_to_text
 from receiver.config import ClockSettings
@@ -160,7 +161,10 @@ class Senders:
         """Note a message that policy lets through, and say what is odd about its sender. On the way of every message."""
         sender = self._registered.get(account.account) or self._meet(message, account, way, now_us)
         place, envelope = sender.place, message.envelope
-        if (place.way is not way and place.way != way) or envelope.token == dc09.LINK_TEST or sender.suspect is not None:
+        if (
+            (place.way is not way and place.way != way) or envelope.token == dc09.LINK_TEST or sender.suspect is not None
+            or (account.dialect and dialects.has_polls(account.dialect))
+        ):  # fmt: skip
             return self._look(sender, message, account, key, way, now_us)
         place.heard_us = now_us
         odd = envelope.sequence == sender.sequence
@@ -199,7 +203,7 @@ class Senders:
         if_new = None if message.envelope.token == dc09.LINK_TEST else _reused(sender, message, now_us)
         fresh, downgraded = True, False
         if message.envelope.encrypted:
-            fresh = self._sealed(sender, message, notices, now_us)
+            fresh = self._sealed(sender, message, account, notices, now_us)
             sender.key = key
         elif downgrade := _in_clear(sender, message, account, key):
             downgraded = True
@@ -223,13 +227,17 @@ class Senders:
         ago, name = (now_us - place.heard_us) // SECOND_US, message.envelope.address.account
         return [Notice("second-address", f"account {name} reports from {place.host} and was heard from {first} {ago} s ago")]
 
-    def _sealed(self, sender: _Sender, message: dc09.Message, notices: list[Notice], now_us: int) -> bool:
-        """Look closer at an encrypted message; return whether it proves that its path lives."""
+    def _sealed(self, sender: _Sender, message: dc09.Message, account: Account, notices: list[Notice], now_us: int) -> bool:
+        """Look closer at an encrypted message; return whether it proves that its path lives.
+
+        Where test codes are the panel's heartbeat, they are looked at as link tests are.
+        """
         place, stamp = sender.place, message.panel_time or 0
         window_us = (self.clock.behind_seconds + self.clock.ahead_seconds + 1) * SECOND_US
         fresh = stamp > place.stamp or now_us - place.stamp_us > window_us
-        if message.envelope.token == dc09.LINK_TEST:
-            sender.tests_sealed = True
+        is_test = message.envelope.token == dc09.LINK_TEST
+        sender.tests_sealed |= is_test
+        if is_test or dialects.has_polls(account.dialect):
             fresh = fresh and (len(self._listeners) < 2 or _is_first(sender, message.envelope.content))
             if not fresh and (replayed := self._stale_test(place, message, now_us)):
                 notices.append(replayed)

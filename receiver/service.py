@@ -224,6 +224,8 @@ class Service:
         )  # fmt: skip
         if not self._settings.outputs:
             self._telemetry.warned("no outputs are configured: signals are stored and handed to nobody")
+        if remark := self._accounts.remark():
+            self._telemetry.warned(remark)
         if self._accounts.accept_unknown:
             self._telemetry.warned("unknown accounts are accepted: register accounts to refuse strangers")
         gc.freeze()  # what was built so far lives as long as we do; to look for the little that does not costs 0.1 s

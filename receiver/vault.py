@@ -42,6 +42,14 @@ class Vault:
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, text.encode(), place.encode())
 
+    def opens(self, sealed: bytes, place: str) -> bool:
+        """Tell whether this master key opens what was sealed for a place."""
+        try:
+            self.unseal(sealed, place)
+        except ConfigError:
+            return False
+        return True
+
     def unseal(self, sealed: bytes, place: str) -> str:
         """Open what was sealed for a place.
 

@@ -122,7 +122,8 @@ class Watch:
     def _taken(self, stored: Stored) -> list[str]:
         event = render_or_tell(stored, self._register)
         data: dict[str, Any] = event.cloud_event["data"]
-        if not self._sought.holds(event.account, data.get("peer"), b""):
+        name = event.entry.account if event.entry.registered else event.account
+        if not self._sought.holds(name, data.get("peer"), b""):
             return []
         moment = stored.row.received_us
         if stored.row.kind == Kind.TROUBLE:

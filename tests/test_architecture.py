@@ -12,13 +12,14 @@ LAYERS = [
     "protocols.dc09 protocols.contact_id protocols.sia_dcs",
     "protocols.automation",
     "receiver.errors receiver.clock receiver.process receiver.statefile",
-    "receiver.intervals receiver.dialects",
+    "receiver.intervals receiver.dialects receiver.path_values",
     "receiver.config",
     "receiver.accounts receiver.journal receiver.clockwatch receiver.vault receiver.sightings",
-    "receiver.policy receiver.telemetry receiver.payloads receiver.replies receiver.paths receiver.troubles",
+    "receiver.policy receiver.telemetry receiver.defaults receiver.payloads receiver.replies receiver.paths "
+    "receiver.troubles",
     "receiver.events receiver.senders receiver.journal_watch receiver.arrivals receiver.on_test receiver.rotation "
     "receiver.storms receiver.path_file",
-    "receiver.register",
+    "receiver.register receiver.aside",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel receiver.managed receiver.watch receiver.path_watch",
     "receiver.account_desk",
     "receiver.listeners",
@@ -50,7 +51,7 @@ HOMES = {
         f"receiver/journal/{name}.py"
         for name in ("cursor", "deliveries", "jobs", "opening", "reader", "salvage", "store", "writer")
     }
-    | {"receiver/managed/lookup.py", "receiver/managed/store.py"},
+    | {f"receiver/managed/{name}.py" for name in ("lookup", "reading", "store")},
 }
 MODULES = sorted(path for package in ("protocols", "receiver") for path in (ROOT / package).rglob("*.py"))
 

@@ -1,4 +1,4 @@
-"""``accounts list · add · remove · import · export · rotate-key``: the account register."""
+"""``accounts list · add · remove · import · export · rotate-key · rotate-master``: the account register."""
 
 import csv
 import os
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -17,7 +17,11 @@ from receiver.cli.options import CONFIG, accounts_of, fail, length_seconds, load
 from receiver.errors import ConfigError, RegisterUnavailable
 from receiver.rotation import Used
 
+if TYPE_CHECKING:
+    from receiver.managed import ManagedStore
+
 _LONGEST_OVERLAP = 400 * 86400
+_MASTER_BITS = 256
 
 
 @click.group("accounts")
@@ -191,6 +195,48 @@ def accounts_rotate_key(
     end = clock.seconds_to_text(now_us // clock.SECOND_US + seconds)
     old = f"works until {end}; accounts list --old-keys tells who still uses one" if seconds else "works no longer"
     click.echo(f"the old key {old}", err=True)
+
+
+@accounts_group.command("rotate-master")
+@CONFIG
+@click.option("--key-stdin", is_flag=True, help="Read the new master key from standard input: 64 hex digits.")
+@click.option("--generate", type=click.Path(path_type=Path), help="Make a new master key and write it into this new file.")
+@click.option("--finish", is_flag=True, help="The settings hold the new one: the old one opens nothing from now on.")
+def accounts_rotate_master(config_file: Path | None, key_stdin: bool, generate: Path | None, finish: bool) -> None:
+    """Encrypt every key of the managed register under a new master key, in one transaction, while the receiver runs."""
+    if key_stdin + (generate is not None) + finish != 1:
+        fail("rotate-master needs one of --key-stdin, --generate FILE and --finish")
+    from receiver.managed import ManagedStore
+
+    with _told(store_of(load(config_file))) as store:
+        if not isinstance(store, ManagedStore):
+            fail(f'{store.where} has no master key: that is for [accounts] store = "managed"')
+        if finish:
+            clean = store.finish()
+            click.echo(f"the old master key opens nothing in {store.where} any more")
+            if not clean:
+                click.echo("what it opened still stands in the file's log until the next finish or restart", err=True)
+            return
+        count = _reseal(store, generate)
+    click.echo(f"the keys of {count} accounts in {store.where} are encrypted under the new master key; {store.after}")
+    click.echo(
+        "the old one opens the register too until you put the new one into the settings, send SIGHUP, and end it with "
+        "accounts rotate-master --finish", err=True,
+    )  # fmt: skip
+
+
+def _reseal(store: "ManagedStore", generate: Path | None) -> int:
+    """Seal all keys under a new master key that is read, or made and written down before it is used."""
+    if generate is None:
+        return store.reseal(sys.stdin.readline().strip())
+    key = register.make_key(_MASTER_BITS)
+    with _new_file(generate) as out:
+        out.write(key + "\n")
+    try:
+        return store.reseal(key)
+    except ConfigError:
+        generate.unlink(missing_ok=True)  # nothing is sealed with it; after anything else it may be needed
+        raise
 
 
 def _new_key(settings: config.Settings, account: str, generate: Path | None) -> str:

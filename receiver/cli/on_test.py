@@ -43,15 +43,19 @@ def accounts_test(
         fail("accounts test needs an ACCOUNT of 1 to 16 letters and digits, or --list")
     by, reason = _told("--by", by, "who answers for the test"), reason and _told("--reason", reason, "why")
     if end:
-        if account.upper() not in {ticket.account for ticket in _in_force(data_dir)}:
+        in_force = {ticket.account for ticket in _in_force(data_dir)}
+        account = account if account.upper() in in_force else accounts_of(settings).find(account).account or account
+        if account.upper() not in in_force:
             fail(f"account {account} is not on test")
         order = _lay(data_dir, account, None, by, reason)
         _confirm(data_dir, order, account, False)
         return
-    ticket = _ticket(account, zones, points, _told("--reason", reason, "why"), by, length, until)
     register = accounts_of(settings)
-    if not register.find(account).registered and not register.accept_unknown:
+    found = register.find(account)
+    if not found.registered and not register.accept_unknown:
         fail(f"there is no account {account} in the register: look at the number again")
+    account = found.account or account  # as the register writes it, not as the panel may send it
+    ticket = _ticket(account, zones, points, _told("--reason", reason, "why"), by, length, until)
     _tell_before(settings, ticket)
     _confirm(data_dir, _lay(data_dir, account, ticket, by, reason), account, True)
 

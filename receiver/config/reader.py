@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from receiver.config.outputs import OUTPUT_TYPES
 from receiver.config.settings import (
@@ -19,6 +20,7 @@ from receiver.config.settings import (
     Secret,
     Settings,
 )
+from receiver.dialects import parse_of_listener
 from receiver.errors import ConfigError
 
 ENV_PREFIX = "DC09_"
@@ -190,6 +192,12 @@ class _Reader:
                 self._wrong(f"two [[{kind}]] are named {name!r}; each needs a name of its own")
         if not values["listeners"]:
             self._wrong("there is no [[listeners]]: the receiver would hear nobody")
+        for number, listener in enumerate(values["listeners"], 1):
+            for name, check in (("dialect", parse_of_listener), ("time_zone", _check_zone)):
+                try:
+                    check(getattr(listener, name))
+                except ConfigError as error:
+                    self._wrong(f"[[listeners]] {number} {name} is {getattr(listener, name)!r}; {error}")
         for number, output in enumerate(values["outputs"], 1):
             if output.type not in OUTPUT_TYPES:
                 self._wrong(f"[[outputs]] {number} type is {output.type!r}; it can be {', '.join(OUTPUT_TYPES)}")
@@ -231,6 +239,19 @@ def resolve_secret(text: str, environment: Mapping[str, str] = os.environ) -> Se
     if match[1] not in environment:
         raise ConfigError(f"the environment variable {match[1]} is not set")
     return Secret(environment[match[1]])
+
+
+def _check_zone(text: str) -> None:
+    """Refuse what names no time zone; empty is none.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    try:
+        if text:
+            ZoneInfo(text)
+    except (KeyError, ValueError, OSError):
+        raise ConfigError("it must be a name such as Europe/Amsterdam, or empty") from None
 
 
 def _meets(value: Any, rule: str) -> bool:

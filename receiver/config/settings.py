@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from receiver.dialects import OF_LISTENERS
-
 
 @dataclass(frozen=True, slots=True)
 class Secret:
@@ -70,7 +68,10 @@ class ListenerSettings:
         choices=("", "primary", "backup"),
     )  # fmt: skip
     dialect: str = setting(
-        "", "how panels of this listener deviate, for accounts without a dialect of their own", choices=OF_LISTENERS
+        "", "how panels of this listener deviate, for accounts without a dialect of their own: one or several joined by `+`"
+    )
+    time_zone: str = setting(
+        "", "zone of panels that stamp local time, such as `Europe/Vilnius`, for accounts without one of their own"
     )
     max_connections: int = setting(
         20000,
@@ -245,6 +246,10 @@ class OutputSettings:
     categories: tuple[str, ...] = setting((), "only signals of these categories, such as `panic/duress`; empty means all")
     lanes: tuple[str, ...] = setting(("urgent", "normal"), "only these lanes", choices=("urgent", "normal"))
     troubles: bool = setting(True, "whether path and trouble events go there too")
+    polls: str = setting(
+        "send", "test codes that an account's dialect calls its heartbeat: `send` or `omit`; stored they are either way",
+        choices=("send", "omit"),
+    )  # fmt: skip
     paths: str = setting(
         "", "path events alone: `send` or `omit`; empty does as `troubles` says", choices=("", "send", "omit")
     )

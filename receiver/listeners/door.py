@@ -16,6 +16,7 @@ from typing import Any
 
 from receiver import clock
 from receiver.config import ListenerSettings
+from receiver.defaults import defaults
 from receiver.listeners.budget import Budgets, source_of
 from receiver.listeners.crowd import Crowd
 from receiver.listeners.tcp import Connection
@@ -40,6 +41,7 @@ class TcpListener:
         self.handle_damage = pipeline.handle_damage
         self.telemetry = telemetry
         self.origin = origin
+        self.defaults = defaults(settings.dialect, settings.time_zone)
         self.budgets = Budgets(settings.refused_frames_burst, settings.refused_frames_per_second, settings.refused_sources)
         self.crowd = Crowd[Connection](
             settings.max_connections, settings.max_connections_per_source, settings.crowded_out_after_seconds

@@ -29,7 +29,7 @@ class Connection(asyncio.Protocol):
     """One panel's connection."""
 
     __slots__ = (
-        "_answers", "_began", "_closing", "_closing_since", "_eof", "_framer", "_full", "_heard", "_held",
+        "_answers", "_asked_to_close", "_began", "_closing", "_closing_since", "_eof", "_framer", "_full", "_heard", "_held",
         "_held_at", "_held_since", "_listener", "_noise_bytes", "_proven", "_reading_ended", "_route", "_settings",
         "_take_arrival", "_telemetry", "_transport", "_unread_since", "opened", "source",
     )  # fmt: skip
@@ -40,9 +40,7 @@ class Connection(asyncio.Protocol):
         self._telemetry = listener.telemetry
         self._take_arrival = listener.take
         self.source = source_of(address[0])
-        self._route = Route(
-            listener.settings.name, "tcp", shown(address), listener.origin, self._spend, listener.settings.dialect
-        )
+        self._route = Route(listener.settings.name, "tcp", shown(address), listener.origin, self._spend, listener.defaults)
         self._transport = cast("asyncio.Transport", None)  # until the loop's next turn
         self._framer: Framer | None = None  # until something comes that is not one whole frame
         self._answers: list[Arrival] = []  # an empty deque holds 600 bytes, and most connections are idle
@@ -52,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._full = False  # too many frames in hand
         self._unread_since: float | None = None  # the panel does not read our replies
         self._proven = False  # it was given an answer
+        self._asked_to_close: bool | None = None  # by the dialect of an account in hand
         self._held, self._held_at, self._held_since = b"", 0, 0.0  # read and not yet taken, from where on, when it came
         self._reading_ended = self._eof = self._closing = False
         self._closing_since = 0.0
@@ -168,6 +167,10 @@ class Connection(asyncio.Protocol):
         if self._full and len(answers) < _IN_HAND_LIMIT // 2:
             self._go_on()
 
+    def let_close(self, ours: bool) -> None:
+        """Take note of who closes once all that is in hand is answered; it counts for that once."""
+        self._asked_to_close = ours
+
     def _all_ready(self, now: float) -> bytes:
         """Take out the answers that are ready and have none before them that is not."""
         replies, count = b"", 0
@@ -197,7 +200,8 @@ class Connection(asyncio.Protocol):
 
     def _close_if_done(self) -> None:
         """Close when nothing is owed and there is a reason to."""
-        to_close = self._proven and self._settings.close_after_ack and not self.begun
+        asked, self._asked_to_close = self._asked_to_close, None
+        to_close = (self._settings.close_after_ack if asked is None else asked) and self._proven and not self.begun
         if self._listener.stopping:
             self._part()
         elif to_close or self._reading_ended:

@@ -20,6 +20,7 @@ from protocols.errors import BadLength
 from receiver import clock
 from receiver.arrivals import Arrival, Route
 from receiver.config import ListenerSettings
+from receiver.defaults import defaults
 from receiver.listeners.budget import Budgets, source_of_peer
 from receiver.listeners.sockets import shown
 from receiver.pipeline import Pipeline
@@ -47,6 +48,9 @@ class Caller:
         """Send the reply."""
         self._listener.answer(arrival, self._address, now)
 
+    def let_close(self, ours: bool) -> None:
+        """There is nothing to close."""
+
 
 class UdpListener:
     """One UDP socket."""
@@ -54,6 +58,7 @@ class UdpListener:
     def __init__(self, settings: ListenerSettings, origin: int, pipeline: Pipeline, telemetry: Telemetry) -> None:
         self.settings = settings
         self.origin = origin
+        self._defaults = defaults(settings.dialect, settings.time_zone)
         self._pipeline = pipeline
         self._telemetry = telemetry
         self._budgets = Budgets(settings.refused_frames_burst, settings.refused_frames_per_second, settings.refused_sources)
@@ -112,7 +117,7 @@ class UdpListener:
         return self._budgets.take(source_of_peer(peer), now) and (proven or self._budget_of_all.take(_EVERYBODY, now))
 
     def _meet(self, address: Address) -> Caller:
-        route = Route(self.settings.name, "udp", shown(address), self.origin, self._spend, self.settings.dialect)
+        route = Route(self.settings.name, "udp", shown(address), self.origin, self._spend, self._defaults)
         return Caller(self, address, route)
 
     def answer(self, arrival: Arrival, address: Address, now: float) -> None:

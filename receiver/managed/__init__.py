@@ -1,8 +1,9 @@
 """The managed register: accounts in a database of their own, keys encrypted under a master key, changed by commands.
 
 ``accounts.sqlite`` in the data folder. Commands write it, one at a time, while a receiver runs; a receiver only reads, looks
-each second whether something changed, and keeps what it needs in memory: an account is read when its panel first reports
-(15 µs) and again after it was changed. So a start costs the same with a thousand accounts and with a million.
+each second whether something changed, and keeps what it needs in memory: an account is read when its panel first reports,
+in a thread (``reading``), and again after it was changed. So a start costs the same with a thousand accounts and with a
+million.
 
 An account's cells stand as JSON under their CSV columns, without the keys, which are sealed (``vault``). ``changes`` names
 what was changed, NULL for so much that everything is to be read again.

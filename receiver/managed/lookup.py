@@ -1,18 +1,19 @@
 """The managed register as the receiver asks it: an account is read when its panel reports, and kept until it is changed."""
 
-import sqlite3
 from collections.abc import Callable, Collection, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from protocols.dc09 import Key
-from protocols.errors import KeyFormatError
-from receiver.accounts import Account, Accounts
+from receiver import dialects
+from receiver.accounts import Account, Accounts, Found, Unread
 from receiver.config import AccountsSettings
-from receiver.errors import ConfigError, RegisterUnavailable
+from receiver.errors import RegisterUnavailable
 from receiver.intervals import Supervision
+from receiver.managed.reading import FAULTS, Answer, Entry, ReadingThread, Supervised, look_up, unavailable
 from receiver.managed.store import ManagedStore
 
 Read = TypeVar("Read")
+_SILENT = "the account register has not answered for some seconds: its disk hangs"
 
 
 class ManagedAccounts(Accounts):
@@ -23,6 +24,10 @@ class ManagedAccounts(Accounts):
         settings: AccountsSettings | None = None,
     ) -> None:  # fmt: skip
         self._kept: dict[str, Account] = {}
+        self._absent: dict[str, Account | None] = {}  # names that are not registered, with the account without their zeros
+        self._failed: dict[str, RegisterUnavailable] = {}  # what was asked for and could not be read
+        self._desperate = False
+        self._thread = ReadingThread(store.another)
         super().__init__(self._kept, default_key, unknown)
         self._store, self._unknown, self._cached, self.settings = store, unknown, cached, settings
         self._version = _reading(store.version)
@@ -44,26 +49,70 @@ class ManagedAccounts(Accounts):
     def __iter__(self) -> Iterator[Account]:
         return iter(_reading(lambda: list(self._store.select())))
 
+    def known(self, account: str) -> Account:
+        """Return an account that is in memory, or a stranger when it is known that none such is registered.
+
+        Raises:
+            Unread: it has to be read first.
+            RegisterUnavailable: it cannot be read now.
+        """
+        found = self._kept.get(account)
+        if found is not None:
+            return found
+        name = account.upper()
+        if (found := self._kept.get(name)) is not None:
+            return found
+        if name in self._absent:
+            near = self._absent[name]
+            return near if near is not None and dialects.pads_account(near.dialect) else self._stranger
+        if name in self._failed:
+            raise self._failed.pop(name)  # for the first that waited; the next one asks again
+        if self._desperate:
+            raise RegisterUnavailable(_SILENT)
+        raise Unread(name)
+
     def find(self, account: str) -> Account:
-        """Return the account, or a stranger when none such is registered.
+        """Return the account, or a stranger when none such is registered; what is not in memory is read at once.
 
         Raises:
             RegisterUnavailable: it cannot be read now.
         """
-        found = self._kept.get(account)
-        return found if found is not None else self._look_up(account.upper())
+        try:
+            return self.known(account)
+        except Unread as unread:
+            self._keep(unread.name, look_up(self._store, unread.name))
+            return self.known(account)
 
-    def _look_up(self, name: str) -> Account:
-        found = self._registered(name)
-        if found is None:
-            return self._padded(name)
-        if len(self._kept) >= self._cached and name not in self._kept:
-            del self._kept[next(iter(self._kept))]
-        self._kept[name] = found
-        return found
+    def unpadded(self, account: str) -> Account | None:
+        """Return the account that is registered without the zeros in front of this one, which was asked for before."""
+        return self._absent.get(account.upper())
 
-    def _registered(self, name: str) -> Account | None:
-        return self._kept.get(name) or _reading(lambda: self._store.find(name))
+    def read(self, names: Collection[str], done: Callable[[Found], None]) -> None:
+        """Read accounts in a thread and call ``done`` there."""
+        asked_at = self.revision
+        self._thread.ask(names, lambda answer: done((asked_at, answer)))
+
+    def keep(self, found: Found) -> None:
+        """Put into memory what was read, unless the register was changed meanwhile: then it is read again."""
+        self._desperate = False
+        asked_at, answer = cast("tuple[int, Answer]", found)
+        if asked_at != self.revision:
+            return
+        for name, entry in answer.items():
+            if isinstance(entry, Entry):
+                self._keep(name, entry)
+            else:
+                self._failed[name] = entry
+
+    def _keep(self, name: str, entry: Entry) -> None:
+        memory: dict[str, Any] = self._absent if entry.account is None else self._kept
+        if len(memory) >= self._cached and name not in memory:
+            del memory[next(iter(memory))]
+        memory[name] = entry.near if entry.account is None else entry.account
+
+    def despair(self) -> None:
+        """Take note that the thread's disk hangs."""
+        self._desperate = True
 
     def expectations(self) -> Iterator[tuple[str, Supervision]]:
         """Return each supervised account and what is expected of it, a page at a time; no key is opened."""
@@ -71,6 +120,29 @@ class ManagedAccounts(Accounts):
         while page := _reading(lambda: self._store.supervised_page(after)):  # noqa: B023 - read at once
             after = page[-1][0]
             for _, account, supervision in page:
+                yield account, supervision
+
+    def expectations_in_turns(self) -> Iterator[tuple[str, Supervision] | None]:
+        """Return the same, read in a thread: None where it has not come yet.
+
+        Raises:
+            RegisterUnavailable: it cannot be read now.
+        """
+        answers: list[Supervised | RegisterUnavailable] = []
+        self._thread.ask_supervised("", answers.append)
+        return self._in_turns(answers)
+
+    def _in_turns(self, answers: list[Supervised | RegisterUnavailable]) -> Iterator[tuple[str, Supervision] | None]:
+        while True:
+            while not answers:
+                yield None
+            answer = answers.pop()
+            if isinstance(answer, RegisterUnavailable):
+                raise answer
+            if not answer:
+                return
+            self._thread.ask_supervised(answer[-1][0], answers.append)
+            for _, account, supervision in answer:
                 yield account, supervision
 
     def supervised(self) -> list[Account]:
@@ -97,8 +169,14 @@ class ManagedAccounts(Accounts):
         """Return the names of all accounts."""
         return _reading(self._store.names)
 
+    def remark(self) -> str:
+        """Say that the settings hold the old master key, if they do."""
+        old = "the settings still hold the old master key, which opens the register until accounts rotate-master --finish"
+        return old if self._store.by_old_master else ""
+
     def close(self) -> None:
         """Let go of the file."""
+        self._thread.close()
         self._store.close()
 
     def refresh(self) -> Collection[str] | None:
@@ -107,13 +185,17 @@ class ManagedAccounts(Accounts):
         Raises:
             RegisterUnavailable: the file cannot be read now.
         """
+        if self._desperate:
+            raise RegisterUnavailable(_SILENT)
         version = _reading(self._store.version)
         if version == self._version:
             return ()
+        _reading(self._store.renew_vault)
         revision = _reading(self._store.revision)
         names = _reading(lambda: self._store.changed_since(self.revision))
         for name in list(self._kept) if names is None else names:
             self._kept.pop(name, None)
+        self._absent.clear()
         _reading(self._count_anew)
         self._version, self.revision = version, revision
         return names
@@ -122,5 +204,5 @@ class ManagedAccounts(Accounts):
 def _reading(read: Callable[[], Read]) -> Read:
     try:
         return read()
-    except (sqlite3.Error, ConfigError, KeyFormatError, ValueError) as error:
-        raise RegisterUnavailable(f"the account register cannot be read: {error}") from error
+    except FAULTS as error:
+        raise unavailable(error) from error

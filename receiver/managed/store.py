@@ -23,6 +23,7 @@ _BUSY_SECONDS = 30.0
 _NAMED = 1000  # changes of one command that are named one by one
 _CHANGES_KEPT = 100_000
 _CHECK, _CHECKED = "the register's check value", "dc09-receiver"
+_NEXT = "the next master key"
 _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS accounts (
@@ -46,6 +47,8 @@ _PUT = """INSERT INTO accounts VALUES (?, ?, ?, ?, ?) ON CONFLICT (account) DO U
     cells = excluded.cells, key = excluded.key, old_key = excluded.old_key, supervised = excluded.supervised"""
 _GET = "SELECT cells, key, old_key FROM accounts WHERE account = ?"
 _SEALED = ("key", "old_key")
+_SEALED_PAGE = """SELECT account, key, old_key FROM accounts
+    WHERE (key IS NOT NULL OR old_key IS NOT NULL) AND account > ? ORDER BY account LIMIT 1000"""
 _PAGE = "SELECT account, cells FROM accounts WHERE supervised = 1 AND account > ? ORDER BY account LIMIT 1000"
 
 
@@ -62,6 +65,8 @@ class ManagedStore:
         """
         self._file = data_dir / FILE_NAME
         self._vault = vault
+        self.by_old_master = False
+        """Whether the master key given is the one before, and the new one was found in the register."""
         self.where = str(self._file)
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -76,7 +81,7 @@ class ManagedStore:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.executescript(_SCHEMA)
             self._db.execute("PRAGMA synchronous = FULL")
-            self._check_vault()
+            self.renew_vault()
         except sqlite3.Error as error:
             raise ConfigError(f"{self._file} cannot be opened: {error}") from None
         except OSError as error:
@@ -90,8 +95,14 @@ class ManagedStore:
         """Let go of the file."""
         self._db.close()
 
-    def _check_vault(self) -> None:
-        found = self._db.execute("SELECT value FROM meta WHERE name = 'check'").fetchone()
+    def renew_vault(self) -> None:
+        """See that our master key is the register's; take the new one while it is being changed.
+
+        Raises:
+            ConfigError: it is missing, or another one.
+            sqlite3.Error: the file cannot be read.
+        """
+        found = self._meta("check")
         if found is None:
             return  # no key was ever stored
         if self._vault is None:
@@ -99,10 +110,16 @@ class ManagedStore:
                 f"the keys in {self._file} are encrypted and no master key is given: set [accounts] master_key_file, "
                 f"DC09_ACCOUNTS_MASTER_KEY, or the systemd credential {CREDENTIAL}"
             )
-        try:
-            self._vault.unseal(found[0], _CHECK)
-        except ConfigError:
-            raise ConfigError(f"the master key is not the one that the keys in {self._file} were encrypted under") from None
+        if self._vault.opens(found, _CHECK):
+            return
+        new = self._meta("next")
+        if new is None or not self._vault.opens(new, _NEXT):
+            raise ConfigError(f"the master key is not the one that the keys in {self._file} were encrypted under")
+        self._vault, self.by_old_master = Vault(self._vault.unseal(new, _NEXT)), True
+
+    def _meta(self, name: str) -> bytes | None:
+        found = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if found is None else bytes(found[0])
 
     def current(self) -> bool:
         """Tell whether the file at the path is the one that is open."""
@@ -118,6 +135,7 @@ class ManagedStore:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                self.renew_vault()  # another command may have changed the master key since
                 yield
             except BaseException:
                 self._db.execute("ROLLBACK")
@@ -188,6 +206,55 @@ class ManagedStore:
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('check', ?)", (self._vault.seal(_CHECKED, _CHECK),))
         return self._vault.seal(text, place)
 
+    def reseal(self, text: str) -> int:
+        """Encrypt every key under a new master key, all or none; return how many accounts have one.
+
+        The new master key is left in the register, sealed under the old one, until ``finish``: whoever has the register open
+        goes on, and so does who starts with the old one.
+
+        Raises:
+            ConfigError: it is no master key, or the one there is; there is no key yet; a key does not open; or an earlier
+                change is not finished. Nothing is changed.
+        """
+        new, count, after = Vault(text), 0, ""
+        self._db.execute("PRAGMA secure_delete = ON")  # what was sealed under the old one is overwritten
+        with self._writing():
+            old, check = self._vault, self._meta("check")
+            if old is None or check is None:
+                raise ConfigError(f"no key in {self._file} is encrypted yet: just set the new master key")
+            if self._meta("next") is not None:
+                raise ConfigError("an earlier change of the master key is not finished: accounts rotate-master --finish")
+            if new.opens(check, _CHECK):
+                raise ConfigError("the new master key is the one that the register has")
+            while page := self._db.execute(_SEALED_PAGE, (after,)).fetchall():
+                after, count = page[-1][0], count + len(page)
+                self._db.executemany(
+                    "UPDATE accounts SET key = ?, old_key = ? WHERE account = ?", [_moved(row, old, new) for row in page]
+                )
+            self._db.execute("UPDATE meta SET value = ? WHERE name = 'check'", (new.seal(_CHECKED, _CHECK),))
+            self._db.execute("INSERT INTO meta VALUES ('next', ?)", (old.seal(text, _NEXT),))
+        self._vault = new
+        return count
+
+    def finish(self) -> bool:
+        """End a change of the master key: the old one opens nothing any more; tell whether no trace of it is left.
+
+        Raises:
+            ConfigError: there is none, or ours is still the old one.
+        """
+        self._db.execute("PRAGMA secure_delete = ON")
+        with self._writing():
+            if self._meta("next") is None:
+                raise ConfigError("no change of the master key is under way")
+            if self.by_old_master:
+                raise ConfigError(
+                    "the settings still hold the old master key: put the new one in its place, send SIGHUP to a running "
+                    "receiver, then finish"
+                )
+            self._db.execute("DELETE FROM meta WHERE name = 'next'")
+        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
     # -- reading it -----------------------------------------------------------------------------------------------
 
     def _row(self, name: str, found: tuple[str, bytes | None, bytes | None], with_keys: bool) -> Row:
@@ -195,10 +262,17 @@ class ManagedStore:
         row: Row = json.loads(cells)
         for column, blob in zip(_SEALED, sealed, strict=True):
             if blob is not None and with_keys:
-                if self._vault is None:
-                    raise ConfigError(f"the {column} of account {name} is encrypted and no master key is given")
-                row[column] = self._vault.unseal(blob, f"{column} of account {name}")
+                row[column] = self._unseal(blob, f"{column} of account {name}")
         return row
+
+    def _unseal(self, blob: bytes, place: str) -> str:
+        if self._vault is None:
+            raise ConfigError(f"the {place} is encrypted and no master key is given")
+        try:
+            return self._vault.unseal(blob, place)
+        except ConfigError:
+            self.renew_vault()  # the master key was changed a moment ago, or this key is damaged
+            return self._vault.unseal(blob, place)
 
     def rows(self, with_keys: bool) -> Iterator[Row]:
         """Return every account's row."""
@@ -251,3 +325,14 @@ class ManagedStore:
         oldest = self._db.execute("SELECT COALESCE(MIN(revision), 0) FROM changes").fetchone()[0]
         names = {name for (name,) in self._db.execute("SELECT account FROM changes WHERE revision > ?", (revision,))}
         return None if None in names or oldest > revision + 1 else names
+
+
+def _moved(row: tuple[str, bytes | None, bytes | None], old: Vault, new: Vault) -> tuple[bytes | None, bytes | None, str]:
+    """Return the keys of an account sealed anew, in the order of the statement that stores them."""
+    name, *sealed = row
+    places = [f"{column} of account {name}" for column in _SEALED]
+    key, old_key = (
+        None if blob is None else new.seal(old.unseal(blob, place), place)
+        for blob, place in zip(sealed, places, strict=True)
+    )
+    return key, old_key, name

@@ -1,5 +1,6 @@
 """Which events an output is handed: by kind, lane and priority from the stored row, by the rest once it is written out."""
 
+from receiver import dialects
 from receiver.config import OutputSettings
 from receiver.events import OutEvent
 from receiver.journal import Kind, Stored
@@ -19,13 +20,15 @@ class Filter:
         """Tell whether the stored row may be wanted; cheap, and asked before the event is written out."""
         row, settings = stored.row, self._settings
         if row.kind == Kind.SIGNAL:
+            if settings.polls == "omit" and dialects.POLL in row.flags.split():
+                return False
             return row.priority <= settings.min_priority and stored.lane.word in settings.lanes
         return self._paths if row.kind == Kind.PATH else settings.troubles
 
     def takes(self, event: OutEvent) -> bool:
         """Tell whether an event that ``takes_row`` let through is wanted."""
-        if self._accounts and (event.account or "").upper() not in self._accounts:
-            return False
+        if self._accounts and self._accounts.isdisjoint(((event.account or "").upper(), event.entry.account.upper())):
+            return False  # neither as sent nor as the register writes it
         if self._sites and event.entry.site not in self._sites:
             return False
         is_signal = event.stored.row.kind == Kind.SIGNAL

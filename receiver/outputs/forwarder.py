@@ -10,12 +10,14 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from receiver import clock
-from receiver.accounts import Accounts
+from receiver.accounts import Accounts, Unread
 from receiver.config import OutputSettings
-from receiver.errors import DeliveryError, EventRefused, JournalUnavailable
-from receiver.events import OutEvent, render_or_tell
+from receiver.errors import DeliveryError, EventRefused, JournalUnavailable, RegisterUnavailable
+from receiver.events import InMemory, OutEvent, render_or_tell
 from receiver.journal import SPAN_US, Cursor, Journal, Lane, Reader, Span, Stored
 from receiver.outputs import orders
 from receiver.outputs.contract import Output, Surroundings
@@ -31,6 +33,7 @@ _STAND_AGAIN_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 5.0
 _URGENT_RETRY_SECONDS = 1.0  # the longest while something urgent waits
 _DIRECT_HELD = 100
+_REGISTER_SECONDS = 5.0  # waited for an account that is on the disk only; then it is tried again later
 
 
 class Forwarder:
@@ -178,13 +181,36 @@ class Forwarder:
     async def _render(self, batch: Sequence[Stored]) -> list[OutEvent]:
         assert self.accounts is not None
         wanted: list[OutEvent] = []
+        register = InMemory(self.accounts)
         for number, stored in enumerate(batch, 1):
-            event = render_or_tell(stored, self.accounts)
+            try:
+                event = render_or_tell(stored, register)
+            except Unread as unread:
+                event = await self._render_after_reading(stored, unread)
             if self._filter.takes(event):
                 wanted.append(event)
             if number % _RENDERED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return wanted
+
+    async def _render_after_reading(self, stored: Stored, unread: Unread) -> OutEvent:
+        """Write an event out whose account has to be read from the disk first: only this output waits for that.
+
+        Raises:
+            RegisterUnavailable: the disk does not answer.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            register, read = self.accounts, loop.create_future()
+            assert register is not None
+            register.read([unread.name], partial(_say, loop, read))
+            try:
+                register.keep(await asyncio.wait_for(read, _REGISTER_SECONDS))
+                return render_or_tell(stored, InMemory(register))
+            except TimeoutError:
+                raise RegisterUnavailable("the account register does not answer: its disk hangs") from None
+            except Unread as another:
+                unread = another
 
     def tell_directly(self, stored: Stored) -> None:
         """Hand over a path or trouble event that the journal cannot store now; it comes again once stored, with the same id.
@@ -280,3 +306,13 @@ class Forwarder:
         """Put the output and its reader away."""
         await self._output.close()
         self._reader.close()
+
+
+def _answer(read: "asyncio.Future[Any]", found: Any) -> None:
+    if not read.done():  # else its patience is over
+        read.set_result(found)
+
+
+def _say(loop: asyncio.AbstractEventLoop, read: "asyncio.Future[Any]", found: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # too late: the loop is closed
+        loop.call_soon_threadsafe(_answer, read, found)

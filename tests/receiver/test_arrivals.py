@@ -23,6 +23,9 @@ class Reader:
     def answered(self, arrival: Arrival, now: float) -> None:
         self.told.append(said(arrival.reply))
 
+    def let_close(self, ours: bool) -> None:
+        raise AssertionError("no account here has a dialect")
+
 
 class SlowJournal(FakeJournal):
     """Stores when it is let, as a disk does."""

@@ -8,8 +8,15 @@ from fuzz.single import handle_one
 from protocols import dc09
 from receiver import dialects
 from receiver.accounts import Account, Accounts
+from receiver.clock import SECOND_US
+from receiver.config import JsonlSettings
+from receiver.defaults import defaults
 from receiver.errors import ConfigError
+from receiver.events import render
 from receiver.explain import explain
+from receiver.journal import Origin, Stored
+from receiver.on_test import Ticket
+from receiver.outputs.filters import Filter
 from tests import vectors
 from tests.receiver.test_pipeline import KEY, NOW, ROUTE, Desk, panel
 
@@ -20,7 +27,7 @@ def heard(desk: Desk, raw: bytes, dialect: str = "") -> bytes | None:
     """Hand a frame over as a listener does."""
     (frame,) = dc09.split_datagram(raw, over_cr=True)
     assert isinstance(frame, dc09.Frame)
-    return asyncio.run(handle_one(desk.pipeline, frame, ROUTE._replace(dialect=dialect)))
+    return asyncio.run(handle_one(desk.pipeline, frame, ROUTE._replace(defaults=defaults(dialect, ""))))
 
 
 @pytest.mark.parametrize("raw", ELDES)
@@ -104,7 +111,33 @@ def test_423_is_duress_at_a_listener_of_that_dialect_unless_the_account_has_its_
 def test_names_are_read_without_regard_to_case_and_joined_by_plus() -> None:
     assert dialects.parse("Ajax + ELDES") == "ajax+eldes"
     assert dialects.parse("") == ""
-    assert set(dialects.OF_LISTENERS) <= set(dialects.DIALECTS)
     for wrong in ("klingon", "ajax+", "+", "ajax,eldes"):
-        with pytest.raises(ConfigError, match="known are ajax"):
+        with pytest.raises(ConfigError, match="known are ajax, auto, bosch"):
             dialects.parse(wrong)
+    for contrary in ("close+keep", "ajax+close"):
+        with pytest.raises(ConfigError, match="says both"):
+            dialects.parse(contrary)
+
+
+def test_a_maker_is_a_name_for_habits_and_standard_for_none_whatever_the_listener_says() -> None:
+    assert all(set(found) <= set(dialects.HABITS) for found in dialects.DIALECTS.values())
+    assert dialects.habits("ajax+polls") == {"duress-423", "keep", "polls"}
+    defaults_of_listener = defaults("ajax", "")
+    assert defaults_of_listener is not None
+    for own, wanted in (("", True), ("standard", False), ("trikdis", False)):
+        found = defaults_of_listener.fill(Account("1234", dialect=own)).dialect
+        assert dialects.forced_access_is_duress(found) is wanted
+    assert defaults("", "") is None
+
+
+def test_a_padded_account_is_on_test_and_in_an_outputs_filter_by_the_registers_own_text() -> None:
+    desk = Desk()
+    desk.pipeline.accounts = Accounts({"12AB": Account("12ab", dialect="padded")}, accept_unknown=False)
+    ticket = Ticket("12AB", True, (), (), "service", "A", desk.now_us, desk.now_us + 3600 * SECOND_US)
+    desk.pipeline.on_test.begin(ticket, desk.now_us, desk.now_us)
+    assert heard(desk, panel("0012ab", data="#0012ab|1130 01 005")) is not None
+    (row,) = desk.journal.rows
+    assert row.flags == "on-test"
+    event = render(Stored(1, row, Origin("1", "1", "main", "tcp")), desk.pipeline.accounts)
+    assert event.account == "0012ab"
+    assert [Filter(JsonlSettings(accounts=(name,))).takes(event) for name in ("12AB", "0012AB", "34")] == [True, True, False]

@@ -150,6 +150,100 @@ def test_a_sealed_key_opens_for_no_other_account(store: ManagedStore, tmp_path: 
         register.find("2")
 
 
+def _blobs(folder: Path) -> list[bytes]:
+    """Return everything sealed that stands in the register."""
+    db = sqlite3.connect(folder / FILE_NAME)
+    found = db.execute("SELECT key FROM accounts WHERE key IS NOT NULL UNION ALL SELECT value FROM meta").fetchall()
+    db.close()
+    return [blob for (blob,) in found if isinstance(blob, bytes)]
+
+
+def test_all_keys_are_sealed_anew_and_nothing_sealed_before_is_left_on_the_disk(store: ManagedStore, tmp_path: Path) -> None:
+    store.put([row(f"{n}", key=SECRET if n % 2 else "") for n in range(2500)], Path())
+    store.change("1", lambda before: (before or {}) | {"old_key": OTHER, "old_key_until": "2030-01-01T00:00:00Z"})
+    before = _blobs(tmp_path)
+    reader, writer = ManagedStore(tmp_path, Vault(MASTER)), ManagedStore(tmp_path, Vault(MASTER))
+    assert store.reseal(WRONG) == 1250
+    found = reader.find("1")  # opened before
+    assert found is not None
+    assert (found.key, found.old_key and found.old_key.key) == (dc09.Key.parse(SECRET), dc09.Key.parse(OTHER))
+    writer.put([row("new", key=OTHER)], Path())
+    assert writer.by_old_master
+    with pytest.raises(ConfigError, match="still hold the old master key"):
+        writer.finish()
+    for old in (reader, writer):
+        old.close()
+    fresh = ManagedStore(tmp_path, Vault(WRONG))
+    assert {cells["account"]: cells.get("key") for cells in fresh.rows(with_keys=True)}["new"] == OTHER
+    between = [blob for blob in _blobs(tmp_path) if Vault(MASTER).opens(blob, "the next master key")]
+    assert len(between) == 1
+    store.close()
+    assert fresh.finish()
+    stored = on_disk(tmp_path)
+    assert not [blob for blob in (*before, *between) if blob in stored]
+    with pytest.raises(ConfigError, match="is not the one"):
+        ManagedStore(tmp_path, Vault(MASTER))
+    with pytest.raises(ConfigError, match="no change of the master key is under way"):
+        fresh.finish()
+    fresh.close()
+
+
+def test_a_key_that_does_not_open_or_a_new_master_key_that_cannot_be_one_changes_nothing(
+    store: ManagedStore, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="just set the new master key"):
+        store.reseal(WRONG)
+    store.put([row(f"{n}", key=SECRET) for n in range(1500)], Path())
+    for text, sentence in ((MASTER, "is the one that"), ("short", "64 hex digits")):
+        with pytest.raises(ConfigError, match=sentence):
+            store.reseal(text)
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute("UPDATE accounts SET key = x'00' WHERE account = '999'")  # the last one that is looked at
+    db.close()
+    before = _blobs(tmp_path)
+    with pytest.raises(ConfigError, match="does not open key of account 999"):
+        store.reseal(WRONG)
+    assert _blobs(tmp_path) == before
+    assert ManagedStore(tmp_path, Vault(MASTER)).find("1") is not None
+
+
+def test_a_change_of_the_master_key_that_is_killed_leaves_all_keys_under_one(tmp_path: Path, settings: Path) -> None:
+    store = ManagedStore(tmp_path / "data", Vault(MASTER))
+    store.put([row(f"{n}", key=SECRET) for n in range(5000)], Path())
+    made = tmp_path / "made"
+    command = [
+        sys.executable,
+        "-m",
+        "receiver",
+        "accounts",
+        "rotate-master",
+        "--config",
+        str(settings),
+        "--generate",
+        str(made),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (made.exists() and _is_locked(tmp_path / "data" / FILE_NAME)):
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    keys = {cells["key"] for cells in store.rows(with_keys=True)}  # with the old one, whichever way it ended
+    assert keys == {SECRET}
+    if not store.by_old_master:  # nothing was changed, and it can be done again
+        assert store.reseal(WRONG) == 5000
+    store.close()
+
+
+def test_the_csv_register_has_no_master_key_and_a_made_one_is_not_left_behind(tmp_path: Path) -> None:
+    settings = tmp_path / "csv.toml"
+    settings.write_text('[accounts]\nfile = "a.csv"\n', "utf-8")
+    made = tmp_path / "made"
+    done = run("accounts", "rotate-master", "--config", str(settings), "--generate", str(made))
+    assert (done.exit_code, "has no master key" in done.stderr, made.exists()) == (2, True, False)
+    done = run("accounts", "rotate-master", "--config", str(settings))
+    assert (done.exit_code, "needs one of --key-stdin" in done.stderr) == (2, True)
+
+
 def test_supervised_accounts_are_read_page_by_page_and_one_without_its_zeros_is_found(
     store: ManagedStore, tmp_path: Path
 ) -> None:

@@ -91,10 +91,10 @@ class Stage:
 
         asyncio.run(run())
 
-    async def forward(self, done: Callable[[], bool]) -> None:
+    async def forward(self, done: Callable[[], bool], register: Accounts | None = None) -> None:
         """Let the forwarder run until something is so."""
         async with asyncio.timeout(20):
-            running = asyncio.ensure_future(self.forwarder.run(Accounts({})))
+            running = asyncio.ensure_future(self.forwarder.run(Accounts({}) if register is None else register))
             while not done():  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
             running.cancel()

@@ -217,3 +217,66 @@ def test_an_account_added_in_the_first_second_is_awaited_from_then_on(tmp_path: 
     watch.changed(["77"])
     watch.look(9001 * S, 5001 * S)
     assert troubles == []
+
+
+def test_an_account_of_two_paths_is_awaited_on_each_of_them(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="DP4+0", B="DP4+0", C="60")
+    room.until(1)
+    room.seen("A", "wire")
+    room.seen("C", "wire")
+    assert room.paths.count() == {"alive": 2, "lost": 0, "never-seen": 3}  # A on radio, B on both; C has one path
+    room.until(80)
+    room.seen("A", "wire")
+    room.until(101)
+    (never,) = room.troubles
+    assert (never.reason, never.account) == ("never-seen", "B")
+    assert "never heard at a primary listener; was its panel pointed there?" in never.text
+    room.troubles.clear()
+    for account in ("B", "A"):  # B's backup has its primary's 90 s from then on, A's five hours
+        for second in range(150 if account == "B" else 211, 210 if account == "B" else 5 * 3600 + 11, 60):
+            room.until(second)
+            room.seen("A", "wire")
+            room.seen("C", "wire")
+        room.until(210 if account == "B" else 5 * 3600 + 12)
+        assert [(t.account, "at a backup listener" in t.text) for t in room.troubles] == [(account, True)]
+        room.troubles.clear()
+    room.told()
+    room.seen("A", "radio")
+    room.until(5 * 3600 + 13)
+    (cleared,) = room.troubles
+    assert (cleared.reason, cleared.account) == ("never-seen-cleared", "A")
+    assert "told as never seen at a backup listener, was heard there for the first time" in cleared.text
+
+
+def test_while_the_primary_was_never_heard_the_backup_is_watched_as_closely(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="DP4+0")
+    room.until(1)
+    room.seen("A", "radio")
+    for second in range(60, 300, 60):
+        room.until(second)
+        room.seen("A", "radio")
+    assert room.reasons() == [("never-seen", 1)]
+    room.until(240 + 92)
+    assert room.told() == [("A", "radio", "lost")]
+    room.seen("A", "radio")
+    room.seen("A", "wire")
+    assert room.told() == [("A", "radio", "restored")]
+    for second in range(400, 1000, 60):
+        room.until(second)
+        room.seen("A", "wire")
+    assert (room.told(), room.reasons()) == ([], [("never-seen-cleared", 1)])  # five hours again
+
+
+def test_what_is_awaited_on_one_path_is_so_after_a_restart_and_no_longer_once_the_category_is_another(
+    tmp_path: Path,
+) -> None:
+    room = Room(tmp_path, A="DP4+0")
+    room.until(1)
+    room.seen("A", "wire")
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    again = Room(tmp_path, A="DP4+0")
+    again.until(1)
+    assert again.paths.count() == {"alive": 1, "lost": 0, "never-seen": 1}
+    again.watch.take(Accounts({"A": Account("A", supervision_seconds=60)}))
+    again.until(2)
+    assert again.paths.count() == {"alive": 1, "lost": 0, "never-seen": 0}

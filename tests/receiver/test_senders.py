@@ -41,10 +41,10 @@ class Line(Desk):
         return self.pipeline.troubles.happened[reason]
 
 
-def supervised(seconds: int = 60) -> Line:
+def supervised(seconds: int = 60, dialect: str = "") -> Line:
     """Return a desk where the keyed account is supervised."""
     line = Line()
-    account = Account("5678", key=KEY, accepts_plaintext=False, supervision_seconds=seconds)
+    account = Account("5678", key=KEY, accepts_plaintext=False, supervision_seconds=seconds, dialect=dialect)
     line.pipeline.accounts = Accounts({"5678": account}, None, False)
     return line
 
@@ -376,6 +376,23 @@ def test_a_recording_of_one_path_does_not_keep_another_alive() -> None:
         assert line.send_from(recording, HOME, "radio") == "*ACK"
         lost += line.pipeline.paths.check(line.now_us)
     assert [change.listener for change in lost] == ["radio"]
+
+
+@pytest.mark.parametrize(("dialect", "lost"), [("polls", ["radio"]), ("", [])])
+def test_where_a_test_code_is_the_poll_a_recording_of_it_does_not_keep_another_path_alive(
+    dialect: str, lost: list[str]
+) -> None:
+    line = supervised(60, dialect)
+    line.send_from(sealed("0001", line.wait(1), "#5678|1602 99 999"), HOME, "radio")
+    found = []
+    for number in range(2, 10):
+        recording = sealed(f"{number:04d}", line.wait(10), "#5678|1602 99 999")
+        for listener in ("main", "radio"):
+            assert line.send_from(recording, HOME, listener) == "*ACK"
+            line.wait(1)
+        found += line.pipeline.paths.check(line.now_us)
+    assert [change.listener for change in found] == lost
+    assert len(line.journal.rows) == 9  # each poll is stored once
 
 
 def test_many_link_tests_of_one_second_are_no_recordings() -> None:

@@ -147,3 +147,11 @@ def test_the_receiver_writes_who_was_heard_only_while_somebody_watches(tmp_path:
     asyncio.run(desk.look())
     assert list((tmp_path / "orders").iterdir()) == []
     order.close()
+
+
+def test_a_panel_that_writes_zeros_in_front_of_its_account_is_watched_by_the_registers_own_text(room: Room) -> None:
+    register = Accounts({"AB12": Account("ab12", dialect="padded"), "9999": Account("9999")})
+    watch = Watch(room.reader, register, ACCOUNT, False, NOW)
+    room.store([signal("00AB12", 3), signal("009999", 4)], [])
+    (line,) = watch.lines(NOW)
+    assert "ADM-CID 0003" in line

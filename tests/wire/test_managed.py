@@ -1,13 +1,15 @@
 """The managed register under a running receiver: no signal, no restart."""
 
+import signal
 from pathlib import Path
 
+from protocols import dc09
 from tests.wire.running import KEY, KEYED, PLAIN, SECRET, Running, frame, said, wait_until
 
 NEW = "FFEEDDCCBBAA99887766554433221100"
 
 
-def test_accounts_are_added_rotated_and_removed_while_the_receiver_runs(tmp_path: Path) -> None:
+def _managed(tmp_path: Path) -> Running:
     receiver = Running(tmp_path)
     receiver.config.write_text(
         receiver.config.read_text("utf-8").replace(
@@ -16,6 +18,58 @@ def test_accounts_are_added_rotated_and_removed_while_the_receiver_runs(tmp_path
         "utf-8",
     )
     (tmp_path / "master").write_text("5" * 64, "utf-8")
+    return receiver
+
+
+def test_the_master_key_is_changed_while_the_receiver_runs_and_the_old_one_then_opens_nothing(tmp_path: Path) -> None:
+    receiver = _managed(tmp_path)
+    late, late_key = "3C03", dc09.Key.parse(NEW)
+    (tmp_path / "rows.csv").write_text(f"account,key\n{KEYED},{SECRET}\n{late},{NEW}\n", "utf-8")
+
+    def command(*args: str, code: int = 0) -> str:
+        done = receiver.command("accounts", args[0], "--config", str(receiver.config), *args[1:])
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    command("import", str(tmp_path / "rows.csv"))
+    with receiver:
+        assert said(receiver.tcp(frame("0001", account=KEYED, key=KEY))[0], KEY) == "ACK 0001"
+        command("rotate-master", "--generate", str(tmp_path / "next"))
+        # read for the first time, sealed under a key that the receiver was not started with
+        assert said(receiver.tcp(frame("0002", account=late, key=late_key))[0], late_key) == "ACK 0002"
+        assert said(receiver.tcp(frame("0003", account=KEYED, key=KEY))[0], KEY) == "ACK 0003"
+        assert "still hold the old master key" in command("rotate-master", "--finish", code=2)
+        assert "is not finished" in command("rotate-master", "--generate", str(tmp_path / "more"), code=2)
+        assert not (tmp_path / "more").exists()
+        receiver.kill()
+        receiver.start()  # with the old one still
+        assert "the settings still hold the old master key" in receiver.log()
+        assert said(receiver.tcp(frame("0004", account=late, key=late_key))[0], late_key) == "ACK 0004"
+        old = (tmp_path / "master").read_text("utf-8")
+        (tmp_path / "master").write_bytes((tmp_path / "next").read_bytes())
+        receiver.signal(signal.SIGHUP)
+        command("rotate-master", "--finish")
+        command("add", PLAIN)
+        wait_until(lambda: said_to(receiver, frame("0005")) == "ACK 0005")
+        assert said(receiver.tcp(frame("0006", account=KEYED, key=KEY))[0], KEY) == "ACK 0006"
+        assert {event["data"]["reason"] for event in receiver.events("receiver.trouble.v1")} <= {"unknown-account"}
+        assert receiver.stop() == 0
+        (tmp_path / "master").write_text(old, "utf-8")
+        assert "is not the one" in command("list", code=2)
+        (tmp_path / "master").write_bytes((tmp_path / "next").read_bytes())
+        receiver.start()
+        assert said(receiver.tcp(frame("0007", account=late, key=late_key))[0], late_key) == "ACK 0007"
+        for secret in (SECRET, NEW, "5" * 64, (tmp_path / "next").read_text("utf-8").strip()):
+            assert secret not in receiver.log()
+
+
+def said_to(receiver: Running, raw: bytes) -> str:
+    replies = receiver.tcp(raw, seconds=0.3)
+    return said(replies[0]) if replies else ""
+
+
+def test_accounts_are_added_rotated_and_removed_while_the_receiver_runs(tmp_path: Path) -> None:
+    receiver = _managed(tmp_path)
 
     def command(*args: str, feed: str | None = None) -> None:
         done = receiver.command("accounts", args[0], "--config", str(receiver.config), *args[1:], feed=feed)

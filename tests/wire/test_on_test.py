@@ -32,3 +32,16 @@ def test_a_test_begins_by_command_survives_a_kill_and_ends_by_command(tmp_path: 
     assert _flags(receiver) == [("130", ["on-test"]), ("120", ["on-test"]), ("120", []), ("130", [])]
     reasons = [event["data"]["reason"] for event in receiver.export("receiver.trouble.v1")]
     assert reasons == ["on-test-began", "on-test-ended"]
+
+
+def test_an_account_is_on_test_also_where_the_panel_writes_zeros_in_front_of_it(tmp_path: Path) -> None:
+    with Running(tmp_path, accounts="account,dialect\n1A01,padded\n") as receiver:
+        command = ("accounts", "test", "--config", str(receiver.config), "001A01", "--by", "A. Jansen")
+        done = receiver.command(*command, "--reason", "service")
+        assert (done.returncode, done.stdout.startswith("1A01 ")) == (0, True), done.stderr
+        for number, account in ((1, "001A01"), (2, PLAIN)):
+            assert said(receiver.tcp(frame(f"000{number}", account=account))[0]) == f"ACK 000{number}"
+        done = receiver.command(*command, "--end")
+        assert done.returncode == 0, done.stderr
+        assert said(receiver.tcp(frame("0003", account="001A01"))[0]) == "ACK 0003"
+    assert [flags for _, flags in _flags(receiver)] == [["on-test"], ["on-test"], []]

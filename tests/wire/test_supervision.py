@@ -106,3 +106,19 @@ def test_a_listener_is_primary_or_backup_and_is_told_when_it_hears_nobody_any_mo
         assert (silent["listener"], "all 2 supervised paths" in silent["text"]) == ("main", True)
         wait_until(lambda: len(paths(running, "lost")) == 2)
         assert {path["role"] for path in paths(running, "lost")} == {"backup"}
+
+
+def test_an_account_of_two_paths_is_awaited_on_the_one_where_it_was_never_heard(tmp_path: Path) -> None:
+    running = Running(tmp_path, listener='role = "primary"', accounts="account,supervision_seconds\n0001,DP4\n0002,SP4\n")
+    radio = running.add_listener('name = "radio"\nrole = "backup"')
+    with running:
+        for account in ("0001", "0002"):
+            running.udp(link_test(account))
+        wait_until(lambda: running.metric("receiver_paths", 'state="alive"') == 2)
+        wait_until(lambda: running.metric("receiver_paths", 'state="never-seen"') == 1)
+        assert running.stop() == 0
+        running.start()
+        running.port = radio
+        wait_until(lambda: running.metric("receiver_paths", 'state="never-seen"') == 1)
+        running.udp(link_test("0001"))
+        wait_until(lambda: running.metric("receiver_paths", 'state="never-seen"') == 0)
