@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
+from msgspec import Struct
+
 from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
 from receiver import clock, dialects
@@ -47,7 +49,7 @@ class OldKey(NamedTuple):
     until: int
 
 
-class Account(NamedTuple):
+class Account(Struct, frozen=True, gc=False):
     """One account. Without ``registered`` it is a stranger, known only by what the wire said."""
 
     account: str

@@ -7,7 +7,9 @@ nobody. A task or a callback for each frame would cost more than all the rest of
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+from msgspec import Struct
 
 from protocols.dc09 import Frame
 from receiver.defaults import Defaults
@@ -15,7 +17,7 @@ from receiver.defaults import Defaults
 _MANY = 500  # frames of one turn, about 5 ms of work; heavy senders add no more to it
 
 
-class Route(NamedTuple):
+class Route(Struct, frozen=True):
     """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two.
 
     ``spend`` is asked of each refused frame, with the peer and whether it proved a key: may it cost more than a count?
@@ -40,19 +42,18 @@ class Panel(Protocol):
         """Take note of who closes the connection after the answer, by the account's dialect: we, or the panel."""
 
 
-class Arrival:
-    """One frame in hand. ``reply`` is valid once ``done``; None is silence."""
+class Arrival(Struct, eq=False):
+    """One frame in hand: how it came, who is to be answered, and when its last byte came (monotonic seconds).
 
-    __slots__ = ("arrived", "done", "frame", "panel", "reply", "route")
+    ``reply`` is valid once ``done``; None is silence.
+    """
 
-    def __init__(self, frame: Frame, route: Route, panel: Panel, arrived: float) -> None:
-        """Take the frame, how it came, who is to be answered, and when its last byte came (monotonic seconds)."""
-        self.frame = frame
-        self.route = route
-        self.panel = panel
-        self.arrived = arrived
-        self.reply: bytes | None = None
-        self.done = False
+    frame: Frame
+    route: Route
+    panel: Panel
+    arrived: float
+    reply: bytes | None = None
+    done: bool = False
 
 
 Story = Callable[[Sequence[Arrival]], Coroutine[Any, Any, None]]

@@ -3,6 +3,8 @@
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from msgspec.structs import replace
+
 from receiver import dialects
 from receiver.accounts import Account, read_zone
 
@@ -15,7 +17,7 @@ class Defaults(NamedTuple):
 
     def fill(self, account: Account) -> Account:
         """Return the account with what it leaves open."""
-        return account._replace(dialect=account.dialect or self.dialect, time_zone=account.time_zone or self.time_zone)
+        return replace(account, dialect=account.dialect or self.dialect, time_zone=account.time_zone or self.time_zone)
 
 
 def defaults(dialect: str, time_zone: str) -> Defaults | None:

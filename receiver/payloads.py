@@ -7,7 +7,9 @@ is stored, acknowledged and seen by a person. Panels that are told DUH block.
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from protocols import contact_id, dc09, sia_dcs
 from protocols.dc09 import timestamp
@@ -33,7 +35,7 @@ _ALTITUDE = re.compile(r"[+-]?(?:[0-9]{1,9}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})")
 _KEY_EXCHANGE = "K"  # carries an encryption key: never shown
 
 
-class Event(NamedTuple):
+class Event(Struct, frozen=True, gc=False):
     """One thing that happened at the premises, with its meaning. Numbers are the text as sent."""
 
     protocol: str
@@ -112,7 +114,7 @@ def _contact_id(text: str, header_account: str, dialect: str, flags: tuple[str, 
     except ContactIdError:
         return _unreadable("contact-id", text, flags, block_account)
     if flags or block_account is not None:
-        return event._replace(flags=flags + event.flags, block_account=block_account)
+        return replace(event, flags=flags + event.flags, block_account=block_account)
     return event
 
 

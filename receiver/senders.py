@@ -13,6 +13,8 @@ from collections.abc import Collection
 from ipaddress import ip_network
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct
+
 from protocols import dc09
 from receiver import dialects
 from receiver.accounts import Account
@@ -40,7 +42,7 @@ class Notice(NamedTuple):
     raw: bytes | None = None
 
 
-class Heard(NamedTuple):
+class Heard(Struct, frozen=True, gc=False):
     """What a valid message says of its sender. ``fresh``: it proves that the path lives, so the path's timer restarts.
 
     ``if_new`` is to be told only when the message turns out to be no repeat.

@@ -12,7 +12,8 @@ Everything a reply must echo is kept as it came.
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from protocols.dc09 import cipher, timestamp
 from protocols.dc09.framing import Frame, wrap
@@ -38,10 +39,9 @@ _FRONT = re.compile(
 _ACCOUNT_BYTES = 16  # clause 5.5.1.6.1
 _HEX_DIGITS = b"0123456789ABCDEFabcdef"
 _UNDERSCORE = 0x5F
-_new = tuple.__new__  # as in framing.py
 
 
-class Address(NamedTuple):
+class Address(Struct, frozen=True, gc=False):
     """Who sent a message, as printed: absent is None, empty is empty."""
 
     receiver_number: str | None
@@ -49,7 +49,7 @@ class Address(NamedTuple):
     account: str
 
 
-class Envelope(NamedTuple):
+class Envelope(Struct, frozen=True, gc=False):
     """The clear part of a frame. ``echo`` is sequence and address exactly as they came, for the reply."""
 
     frame: Frame
@@ -61,7 +61,7 @@ class Envelope(NamedTuple):
     content: bytes
 
 
-class Message(NamedTuple):
+class Message(Struct, frozen=True, gc=False):
     """An opened envelope.
 
     ``body`` is the content in clear, from data to time stamp; ``panel_time`` is in seconds since 1970, None when there
@@ -99,7 +99,7 @@ def _read_address(text: bytes) -> Address:
         raise EnvelopeError(
             f"expected [Rnumber][Lnumber]#account between sequence and bracket, got {len(text)} bytes of another shape"
         )
-    return _new(Address, (*found, account.decode("ascii")))
+    return Address(*found, account.decode("ascii"))
 
 
 @lru_cache(maxsize=1024)  # all panels of a site have the same
@@ -134,7 +134,7 @@ def open_envelope(frame: Frame) -> Envelope:
     token, encrypted = _TOKENS.get(quoted) or _read_token(quoted)
     first = echo[:4]
     sequence = _SEQUENCES.get(first) or _read_sequence(first)
-    return _new(Envelope, (frame, token, encrypted, sequence, _read_address(echo[4:]), echo, content))
+    return Envelope(frame, token, encrypted, sequence, _read_address(echo[4:]), echo, content)
 
 
 def unseal(envelope: Envelope, key: cipher.Key | None) -> Message:
@@ -173,12 +173,12 @@ def read_body(envelope: Envelope, body: bytes) -> Message:
     if envelope.encrypted:
         if stamp is None:
             raise BodyError("the body does not end in a time stamp")
-        return _new(Message, (envelope, body, body[:end], blocks, stamp, timestamp.decode(stamp)))
+        return Message(envelope, body, body[:end], blocks, stamp, timestamp.decode(stamp))
     try:
         panel_time = timestamp.decode(stamp) if stamp else None
     except TimestampError:
         panel_time = None
-    return _new(Message, (envelope, body, body[:end], blocks, stamp or b"", panel_time))
+    return Message(envelope, body, body[:end], blocks, stamp or b"", panel_time)
 
 
 def _read_tail(body: bytes, at: int) -> tuple[tuple[tuple[str, bytes], ...], bytes | None]:

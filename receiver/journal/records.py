@@ -10,6 +10,8 @@ from enum import IntEnum
 from hashlib import blake2b
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from receiver.journal.lanes import Lane
 
 FORMAT_VERSION = 2
@@ -76,7 +78,7 @@ class Row(NamedTuple):
     body: bytes | None
 
 
-class Entry(NamedTuple):
+class Entry(Struct, frozen=True, gc=False, array_like=True):
     """What the journal keeps of one message: stored once, whatever number of events is in it.
 
     ``identity`` is 16 bytes, equal for repeats of the message. ``body`` is the content in clear of a signal that came
@@ -97,11 +99,13 @@ class Entry(NamedTuple):
 
     def rows(self) -> list[Row]:
         """Return the events of the message, one by one, as they are read."""
-        kind, identity, received_us, panel_time, origin, peer, flags, raw, body, events = self
         return [
-            Row(kind, *event, received_us, panel_time, identity, number, origin, peer, flags, raw, body)
-            for number, event in enumerate(events)
-        ]
+            Row(
+                self.kind, *event, self.received_us, self.panel_time, self.identity, number, self.origin, self.peer,
+                self.flags, self.raw, self.body,
+            )
+            for number, event in enumerate(self.events)
+        ]  # fmt: skip
 
 
 def wrong_version(version: int) -> str:
@@ -153,7 +157,7 @@ class Stored(NamedTuple):
         return Lane(self.row.lane)
 
 
-class Receipt(NamedTuple):
+class Receipt(Struct, frozen=True, gc=False):
     """Proof that a message is on disk. Only ``Journal.append`` makes one, after the sync."""
 
     position: int

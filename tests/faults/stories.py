@@ -177,7 +177,7 @@ def _begin_again(home: Path, acknowledged: dict[str, int]) -> None:
         journal, _ = opened(home)
         assert journal.damage is None, journal.damage
         for name, position in acknowledged.items():
-            assert await append(journal, entry(name)) == (position, True)
+            assert await append(journal, entry(name)) == Receipt(position, True)
         for name in ("0.0.0", "0.3.0", "failed-0", "1.1.1", "failed-1", "new"):
             acknowledged[name] = (await append(journal, entry(name))).position
         await journal.close()
@@ -205,7 +205,7 @@ async def a_sync_that_failed(folder: Path, faults: Faults) -> None:
         faults.heal()
         again = await append(journal, entry(name))  # the panel repeats
         assert again.position == 2 + number, again
-        assert await append(journal, entry(name)) == (again.position, True)
+        assert await append(journal, entry(name)) == Receipt(again.position, True)
         acknowledged[name] = again.position
         assert normal.waiting == 2 + number
         if reader is not None:
@@ -228,8 +228,8 @@ async def an_adopted_row_is_handed_on(folder: Path, faults: Faults) -> None:
     assert stored(folder) == {"a": [1], "b": [2]}
     assert woken == [2]
     assert normal.waiting == 2
-    assert await append(journal, entry("b")) == (2, True)
-    assert await append(journal, entry("c")) == (3, False)
+    assert await append(journal, entry("b")) == Receipt(2, True)
+    assert await append(journal, entry("c")) == Receipt(3, False)
     await journal.close()
 
 
@@ -246,8 +246,8 @@ async def a_mend_that_fails_half_way(folder: Path, faults: Faults) -> None:
         other.execute("DROP TRIGGER no")
     await recovered(journal)
     assert normal.waiting == 2
-    assert await append(journal, entry("b")) == (2, True)
-    assert await append(journal, entry("c")) == (3, False)
+    assert await append(journal, entry("b")) == Receipt(2, True)
+    assert await append(journal, entry("c")) == Receipt(3, False)
     await journal.close()
     check(folder, {"a": 1, "b": 2, "c": 3})
 
@@ -298,7 +298,7 @@ async def a_slow_disk(folder: Path, faults: Faults) -> None:
         turns, busiest = turns + 1, max(busiest, journal.busy_seconds)
     assert turns > 20, "the loop stood still"
     assert busiest > 0.3
-    assert task.result() == (2, False)
+    assert task.result() == Receipt(2, False)
     faults.heal()
     await journal.close()
 

@@ -118,7 +118,7 @@ class JournalMachine(RuleBasedStateMachine):
                 continue
             receipt = task.result()
             if identity in self.acknowledged:
-                assert receipt == (self.acknowledged[identity], True)
+                assert receipt == Receipt(self.acknowledged[identity], True)
             self.acknowledged[identity] = receipt.position
         self.waiting = [entry for entry in self.waiting if not entry[1].done()]
 

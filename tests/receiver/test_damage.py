@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from receiver import journal as package
 from receiver.accounts import Accounts
@@ -198,7 +199,7 @@ def test_a_long_row_is_read_from_its_chain_of_pages(tmp_path: Path) -> None:
     async def run() -> None:
         journal = Journal(tmp_path, JournalSettings(), [ORIGIN], lambda: START)
         for number in (1, 2, 3):
-            await journal.append([message(number)[0]._replace(raw=raw, panel_time=-5, body="é".encode(), flags="é")])
+            await journal.append([replace(message(number)[0], raw=raw, panel_time=-5, body="é".encode(), flags="é")])
         await journal.close()
 
     asyncio.run(run())
@@ -209,7 +210,7 @@ def test_a_long_row_is_read_from_its_chain_of_pages(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     first = next(iter(reader.all()))
     reader.close()
-    assert first.row == message(1)[0]._replace(raw=raw, panel_time=-5, body="é".encode(), flags="é").rows()[0]
+    assert first.row == replace(message(1)[0], raw=raw, panel_time=-5, body="é".encode(), flags="é").rows()[0]
 
 
 def test_a_row_whose_origin_was_lost_is_read_all_the_same(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from fuzz.single import handle_one
 from protocols import dc09
@@ -27,7 +28,7 @@ def heard(desk: Desk, raw: bytes, dialect: str = "") -> bytes | None:
     """Hand a frame over as a listener does."""
     (frame,) = dc09.split_datagram(raw, over_cr=True)
     assert isinstance(frame, dc09.Frame)
-    return asyncio.run(handle_one(desk.pipeline, frame, ROUTE._replace(defaults=defaults(dialect, ""))))
+    return asyncio.run(handle_one(desk.pipeline, frame, replace(ROUTE, defaults=defaults(dialect, ""))))
 
 
 @pytest.mark.parametrize("raw", ELDES)

@@ -86,7 +86,7 @@ def test_the_events_of_one_message_stand_together(tmp_path: Path) -> None:
     async def story(journal: Journal) -> None:
         assert (await append(journal, entry(b"a", Lane.NORMAL, Lane.URGENT))).position == 1
         assert (await append(journal, entry(b"b"))).position == 3
-        assert (await append(journal, entry(b"a"))) == (1, True)
+        assert (await append(journal, entry(b"a"))) == Receipt(1, True)
 
     with_journal(tmp_path, story)
     assert positions(tmp_path) == [(1, b"a"), (2, b"a"), (3, b"b")]
@@ -96,16 +96,16 @@ def test_a_repeat_gets_the_first_receipt_in_flight_on_disk_and_after_a_restart(t
     async def first(journal: Journal) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(append(journal, entry(b"a"))) for _ in range(3)]
-        assert [task.result() for task in tasks] == [(1, False), (1, True), (1, True)]
-        assert await append(journal, entry(b"a")) == (1, True)
+        assert [task.result() for task in tasks] == [Receipt(1, False), Receipt(1, True), Receipt(1, True)]
+        assert await append(journal, entry(b"a")) == Receipt(1, True)
 
     steady = [7 * SECOND]
 
     async def second(journal: Journal) -> None:
         steady[0] += 590 * SECOND
-        assert await append(journal, entry(b"a")) == (1, True)
+        assert await append(journal, entry(b"a")) == Receipt(1, True)
         steady[0] += 12 * SECOND
-        assert await append(journal, entry(b"a")) == (2, False)
+        assert await append(journal, entry(b"a")) == Receipt(2, False)
 
     with_journal(tmp_path, first)
     with_journal(tmp_path, second, now_us=START + 5 * SECOND, steady_us=lambda: steady[0])
@@ -117,11 +117,11 @@ def test_a_jump_of_the_wall_clock_neither_forgets_nor_keeps_a_repeat(tmp_path: P
     steady = [0]
 
     async def story(journal: Journal) -> None:
-        assert await append(journal, entry(b"a")) == (1, False)
-        assert await append(journal, entry(b"b", when=START + jump_seconds * SECOND)) == (2, False)
-        assert await append(journal, entry(b"a", when=START + jump_seconds * SECOND)) == (1, True)
+        assert await append(journal, entry(b"a")) == Receipt(1, False)
+        assert await append(journal, entry(b"b", when=START + jump_seconds * SECOND)) == Receipt(2, False)
+        assert await append(journal, entry(b"a", when=START + jump_seconds * SECOND)) == Receipt(1, True)
         steady[0] = 602 * SECOND
-        assert await append(journal, entry(b"a", when=START + jump_seconds * SECOND)) == (3, False)
+        assert await append(journal, entry(b"a", when=START + jump_seconds * SECOND)) == Receipt(3, False)
 
     with_journal(tmp_path, story, steady_us=lambda: steady[0])
 
@@ -218,7 +218,7 @@ def test_a_failing_commit_gives_no_receipt_stores_nothing_and_recovers(tmp_path:
         journal.flush()
         assert await _recovered(journal)
         receipt = await append(journal, entry(b"b"))
-        assert receipt == (2, False)
+        assert receipt == Receipt(2, False)
 
     with_journal(tmp_path, story)
     assert positions(tmp_path) == [(1, b"a"), (2, b"b")]
@@ -383,7 +383,7 @@ def test_messages_in_one_call_get_each_its_own_outcome_in_order(tmp_path: Path) 
         outcomes = await journal.append(
             [entry(b"a", Lane.NORMAL, Lane.URGENT), entry(b"old"), entry(b"b"), entry(b"a"), entry(b"c", *[Lane.NORMAL] * 9)]
         )
-        assert outcomes[:4] == [(2, False), (1, True), (4, False), (2, True)]
+        assert outcomes[:4] == [Receipt(2, False), Receipt(1, True), Receipt(4, False), Receipt(2, True)]
         assert isinstance(outcomes[4], JournalUnavailable), "five more found room, nine did not"
         assert positions(tmp_path) == [(1, b"old"), (2, b"a"), (3, b"a"), (4, b"b")]
         assert await journal.append([]) == []
@@ -397,8 +397,12 @@ def test_a_message_on_its_way_to_the_disk_is_waited_for_with_what_is_new(tmp_pat
         for _ in range(100):
             if not journal.busy_seconds:
                 await asyncio.sleep(0)
-        assert await journal.append([entry(b"c"), entry(b"b"), entry(b"a")]) == [(3, False), (2, True), (1, True)]
-        assert await first == [(1, False), (2, False)]
+        assert await journal.append([entry(b"c"), entry(b"b"), entry(b"a")]) == [
+            Receipt(3, False),
+            Receipt(2, True),
+            Receipt(1, True),
+        ]
+        assert await first == [Receipt(1, False), Receipt(2, False)]
 
     with_journal(tmp_path, story)
 
@@ -409,12 +413,12 @@ def test_a_failing_commit_gives_no_receipt_to_any_message_of_a_call_but_to_repea
         with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)) as other:
             other.execute("CREATE TRIGGER no BEFORE INSERT ON groups BEGIN SELECT RAISE(ABORT, 'no more'); END")
             new, old, again = await journal.append([entry(b"b"), entry(b"a"), entry(b"b")])
-            assert old == (1, True)
+            assert old == Receipt(1, True)
             assert isinstance(new, JournalUnavailable)
             assert isinstance(again, JournalUnavailable)
             assert "no more" in str(new)
             other.execute("DROP TRIGGER no")
-        assert await journal.append([entry(b"b"), entry(b"a")]) == [(2, False), (1, True)]
+        assert await journal.append([entry(b"b"), entry(b"a")]) == [Receipt(2, False), Receipt(1, True)]
 
     with_journal(tmp_path, story)
 
@@ -427,7 +431,7 @@ def test_tens_of_thousands_of_messages_go_in_one_commit_in_rows_of_bounded_size(
         cursor = journal.cursor("out", Lane.URGENT)
         lanes = [Lane.URGENT if n % 100 == 0 else Lane.NORMAL for n in range(20_000)]
         receipts = await journal.append([entry(b"%d" % n, lane) for n, lane in enumerate(lanes)])
-        assert receipts == [(n, False) for n in range(1, 20_001)]
+        assert receipts == [Receipt(n, False) for n in range(1, 20_001)]
         assert cursor.waiting == 200
 
     with_journal(tmp_path, story)

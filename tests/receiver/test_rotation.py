@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from fuzz.single import handle_one
 from protocols import dc09
@@ -93,7 +94,7 @@ def test_nothing_is_told_of_a_panel_that_has_its_new_key_and_a_restart_forgets_n
     state = Rotation(dict(state.uses))
     assert [state.look(ACCOUNT, None, moment * second) for moment in (UNTIL - 10, UNTIL)] == [None, None]
     assert [use.used for use in state.uses.values()] == [Used.NEW]
-    another = ACCOUNT._replace(old_key=OldKey(OTHER, UNTIL + 9999))
+    another = replace(ACCOUNT, old_key=OldKey(OTHER, UNTIL + 9999))
     state.look(another, None, UNTIL * second)
     assert [use.used for use in state.uses.values()] == [Used.NONE]  # the next rotation begins anew
     state.keep([])
@@ -101,7 +102,7 @@ def test_nothing_is_told_of_a_panel_that_has_its_new_key_and_a_restart_forgets_n
 
 
 def test_a_large_rotation_is_looked_at_in_turn(tmp_path: Path) -> None:
-    rows = {f"{n:04}": ACCOUNT._replace(account=f"{n:04}") for n in range(2500)}
+    rows = {f"{n:04}": replace(ACCOUNT, account=f"{n:04}") for n in range(2500)}
     told: list[Trouble] = []
     watch = KeyWatch(tmp_path, lambda: Accounts(rows), lambda _: None, told.append)
     found = Accounts(rows)

@@ -23,17 +23,17 @@ def _message(body: bytes, key: dc09.Key | None = None) -> dc09.Message:
 @pytest.mark.parametrize(
     ("printed", "address"),
     [
-        (b"#1234", (None, None, "1234")),
-        (b"L#1234", (None, "", "1234")),
-        (b"L0#1234", (None, "0", "1234")),
-        (b"R00aBLFFFFFF#AAA", ("00aB", "FFFFFF", "AAA")),
-        (b"R1#1", ("1", None, "1")),
-        (b"L0#foc7688", (None, "0", "foc7688")),
-        (b"RSite oneL0#1234", ("Site one", "0", "1234")),
-        (b"L0#0123456789ABCDEF", (None, "0", "0123456789ABCDEF")),
+        (b"#1234", dc09.Address(None, None, "1234")),
+        (b"L#1234", dc09.Address(None, "", "1234")),
+        (b"L0#1234", dc09.Address(None, "0", "1234")),
+        (b"R00aBLFFFFFF#AAA", dc09.Address("00aB", "FFFFFF", "AAA")),
+        (b"R1#1", dc09.Address("1", None, "1")),
+        (b"L0#foc7688", dc09.Address(None, "0", "foc7688")),
+        (b"RSite oneL0#1234", dc09.Address("Site one", "0", "1234")),
+        (b"L0#0123456789ABCDEF", dc09.Address(None, "0", "0123456789ABCDEF")),
     ],
 )
-def test_an_absent_field_is_none_and_an_empty_one_is_empty(printed: bytes, address: tuple[str | None, ...]) -> None:
+def test_an_absent_field_is_none_and_an_empty_one_is_empty(printed: bytes, address: dc09.Address) -> None:
     envelope = _envelope(b'"NULL"0000' + printed + b"[]")
     assert envelope.address == address
     assert envelope.echo == b"0000" + printed
@@ -150,7 +150,7 @@ def test_the_a0_of_a_nak_is_never_read_as_part_of_the_line() -> None:
 
 
 def test_a_line_of_three_hexadecimal_digits_is_no_nak() -> None:
-    assert _envelope(b'"NULL"0000R0L0A0#1234[]').address == ("0", "0A0", "1234")
+    assert _envelope(b'"NULL"0000R0L0A0#1234[]').address == dc09.Address("0", "0A0", "1234")
 
 
 @pytest.mark.parametrize("token", sorted(dc09.KNOWN_TOKENS | dc09.RECEIVER_TOKENS))
