@@ -15,7 +15,7 @@ from collections import deque
 from functools import lru_cache
 from pathlib import Path
 
-from protocols.dc09 import Damage, split_datagram
+from protocols.dc09 import Damage, Frame, exactly_one, split_datagram
 from protocols.errors import BadLength
 from receiver import clock
 from receiver.arrivals import Arrival, Route
@@ -60,6 +60,7 @@ class UdpListener:
         self.origin = origin
         self._defaults = defaults(settings.dialect, settings.time_zone)
         self._pipeline = pipeline
+        self._take_arrival = pipeline.arrivals.take
         self._telemetry = telemetry
         self._budgets = Budgets(settings.refused_frames_burst, settings.refused_frames_per_second, settings.refused_sources)
         everybody = settings.refused_datagrams_per_second
@@ -98,6 +99,14 @@ class UdpListener:
     def _take(self, data: bytes, addr: Address) -> None:
         arrived = clock.monotonic()
         caller = self._caller(addr)
+        frame = exactly_one(data) if len(data) <= self.settings.max_datagram_bytes else None
+        if frame is not None:
+            self._take_frame(frame, caller, arrived)
+        else:
+            self._take_what_is_in(data, caller, arrived)
+
+    def _take_what_is_in(self, data: bytes, caller: Caller, arrived: float) -> None:
+        """Take a datagram that is not one good frame and nothing else."""
         if len(data) > self.settings.max_datagram_bytes:
             wrong = BadLength(f"a datagram of {len(data)} bytes; {self.settings.max_datagram_bytes} are read at most")
             self._pipeline.handle_damage(Damage(wrong, data[:_KEPT_BYTES]), caller.route)
@@ -105,11 +114,16 @@ class UdpListener:
         for found in split_datagram(data, over_cr=True):
             if isinstance(found, Damage):
                 self._pipeline.handle_damage(found, caller.route)
-            elif self._in_hand >= self.settings.max_frames_in_hand:
-                self._telemetry.datagram_dropped()
             else:
-                self._in_hand += 1
-                self._pipeline.arrivals.take(Arrival(found, caller.route, caller, arrived))
+                self._take_frame(found, caller, arrived)
+
+    def _take_frame(self, frame: Frame, caller: Caller, arrived: float) -> None:
+        """Put a frame in hand, unless there are too many."""
+        if self._in_hand >= self.settings.max_frames_in_hand:
+            self._telemetry.datagram_dropped()
+            return
+        self._in_hand += 1
+        self._take_arrival(Arrival(frame, caller.route, caller, arrived))
 
     def _spend(self, peer: str, proven: bool) -> bool:
         """Take one refused frame off the budgets; a NAK, which only a key of ours earns, is none of everybody's business."""
