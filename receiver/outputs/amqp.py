@@ -15,7 +15,7 @@ from aio_pika.exceptions import DeliveryError as NotConfirmed
 from receiver.config import AmqpSettings
 from receiver.errors import DeliveryError, EventRefused
 from receiver.events import OutEvent
-from receiver.outputs import templates, tls
+from receiver.outputs import causes, templates, tls
 from receiver.outputs.closing import put_away
 from receiver.outputs.contract import Surroundings
 
@@ -29,7 +29,7 @@ class AmqpOutput:
 
     def __init__(self, settings: AmqpSettings, _surroundings: Surroundings) -> None:
         self._settings = settings
-        self._tls = tls.context(settings) if settings.url.text.startswith("amqps:") else None
+        self._tls = tls.context(settings)
         self._connection: AbstractConnection | None = None
         self._exchange: AbstractExchange | None = None
 
@@ -68,7 +68,7 @@ class AmqpOutput:
             raise DeliveryError(f"amqp: not confirmed in {self._settings.timeout_seconds:g} s") from None
         except (AMQPError, OSError) as error:
             await self.close()
-            raise DeliveryError(f"amqp: {str(error) or type(error).__name__}") from None
+            raise DeliveryError(f"amqp: {causes.describe(error, [self._settings.url.text])}") from None
         if errors:
             first = min(errors)
             await self._fail(errors, unroutable, {number for number in range(first, len(events)) if number not in errors})

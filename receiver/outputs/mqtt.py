@@ -16,7 +16,7 @@ from receiver.config import MqttSettings
 from receiver.errors import DeliveryError
 from receiver.events import OutEvent
 from receiver.journal import Kind
-from receiver.outputs import templates, tls
+from receiver.outputs import causes, templates, tls
 from receiver.outputs.closing import put_away
 from receiver.outputs.contract import Surroundings
 
@@ -46,8 +46,8 @@ class MqttOutput:
             DeliveryError: the broker cannot be had, or does not acknowledge.
         """
         try:
+            client = await self._connected()  # with the library's own time-out: it must not be cancelled half way
             async with asyncio.timeout(self._settings.timeout_seconds):
-                client = await self._connected()
                 async with asyncio.TaskGroup() as sending:
                     for event in events:
                         self._publish(client, event, sending)
@@ -56,8 +56,7 @@ class MqttOutput:
             raise DeliveryError(f"{self._place} did not acknowledge in {self._settings.timeout_seconds:g} s") from None
         except (aiomqtt.MqttError, OSError, ValueError, ExceptionGroup) as error:
             await self.close()
-            first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
-            raise DeliveryError(f"{self._place}: {str(first) or type(first).__name__}") from None
+            raise DeliveryError(f"{self._place}: {causes.describe(error, [self._settings.password.text])}") from None
 
     def _publish(self, client: aiomqtt.Client, event: OutEvent, sending: asyncio.TaskGroup) -> None:
         """Begin to publish an event, and the last state of its account where that is wanted."""
@@ -67,6 +66,13 @@ class MqttOutput:
         if settings.state_topic and event.stored.row.kind == Kind.SIGNAL:
             topic = templates.fill(settings.state_topic, event)
             sending.create_task(client.publish(topic, body, 1, retain=True, properties=_PROPERTIES))
+
+    def _refusal(self, error: aiomqtt.MqttError) -> str:
+        """Say how connecting failed; the library knows of a broker that hangs up on us only that time is over."""
+        if str(error) != "Operation timed out":
+            return f": {causes.describe(error, [self._settings.password.text])}"
+        why = "; so it does where the certificate it asks us for is missing or unknown to it" if self._tls else ""
+        return f" did not take our connection in {self._settings.timeout_seconds:g} s{why}"
 
     @property
     def _place(self) -> str:
@@ -80,7 +86,11 @@ class MqttOutput:
                 identifier=settings.client_id or f"dc09-receiver-{settings.name}", protocol=aiomqtt.ProtocolVersion.V5,
                 timeout=settings.timeout_seconds, keepalive=15, tls_context=self._tls, clean_start=True, logger=_QUIET,
             )  # fmt: skip
-            await client.__aenter__()
+            try:
+                await client.__aenter__()
+            except aiomqtt.MqttError as error:
+                client._client.disconnect()  # the library does so only once connected, and the socket would stay for ever
+                raise DeliveryError(f"{self._place}{self._refusal(error)}") from None
             self._client = client
         return self._client
 

@@ -12,6 +12,7 @@ from receiver.config import PostgresqlSettings
 from receiver.errors import DeliveryError, EventRefused
 from receiver.events import OutEvent
 from receiver.journal import Kind
+from receiver.outputs import causes
 from receiver.outputs.contract import Surroundings
 
 _COLUMNS = "id, type, account, lane, priority, duress, received_at, position, event"
@@ -71,7 +72,7 @@ class PostgresqlOutput:
             raise EventRefused(f"table {self._settings.table}: {error}") from None
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
             await self.close()
-            raise DeliveryError(f"postgresql: {str(error) or type(error).__name__}") from None
+            raise DeliveryError(f"postgresql: {causes.describe(error, [self._settings.dsn.text])}") from None
 
     async def _connected(self) -> "asyncpg.Connection[asyncpg.Record]":
         if self._connection is None or self._connection.is_closed():

@@ -4,6 +4,7 @@ A script on the server keeps the last ids of each stream beside it and adds only
 again after a crash is not added twice. Streams are trimmed to about ``max_length``. Stream and ids belong to one hash slot.
 """
 
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from redis.backoff import NoBackoff
 from receiver.config import RedisSettings
 from receiver.errors import DeliveryError
 from receiver.events import OutEvent
-from receiver.outputs import templates
+from receiver.outputs import causes, templates
 from receiver.outputs.closing import put_away
 from receiver.outputs.contract import Surroundings
 
@@ -70,19 +71,20 @@ class RedisOutput:
                 await calls.execute()
         except (redis.exceptions.RedisError, OSError) as error:
             await self.close()
-            raise DeliveryError(f"redis: {str(error) or type(error).__name__}") from None
+            raise DeliveryError(f"redis: {causes.describe(error, [self._settings.url.text])}") from None
 
     async def _connected(self) -> redis.asyncio.Redis:
         if self._client is None:
             settings = self._settings
             options: dict[str, Any] = {}
-            if settings.url.text.startswith("rediss:"):
+            if settings.is_secured():
                 files = {
                     "ssl_ca_certs": settings.ca_file,
                     "ssl_certfile": settings.cert_file,
                     "ssl_keyfile": settings.key_file,
                 }
                 options = {name: str(file) for name, file in files.items() if file is not None}
+                options["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
             self._client = redis.asyncio.Redis.from_url(
                 settings.url.text, single_connection_client=True, socket_timeout=settings.timeout_seconds,
                 socket_connect_timeout=settings.timeout_seconds, retry=Retry(NoBackoff(), 0), **options,

@@ -16,7 +16,7 @@ from receiver.config import SyslogSettings
 from receiver.errors import DeliveryError
 from receiver.events import OutEvent
 from receiver.journal import Kind
-from receiver.outputs import tls
+from receiver.outputs import causes, tls
 from receiver.outputs.contract import Surroundings
 
 _MARK = "\ufeff"  # RFC 5424: what follows is UTF-8
@@ -59,9 +59,8 @@ class SyslogOutput:
                     raise ConnectionResetError("the connection was closed")
         except (OSError, TimeoutError) as error:
             await self.close()
-            raise DeliveryError(
-                f"{self._settings.host} port {self._settings.port}: {error or type(error).__name__}"
-            ) from None
+            place = f"{self._settings.host} port {self._settings.port}"
+            raise DeliveryError(f"{place}: {causes.describe(error)}") from None
 
     def _frame(self, event: OutEvent) -> bytes:
         row, told = event.stored.row, event.cloud_event
