@@ -96,7 +96,10 @@ class SecureNats(Secure, Nats):
 
 
 class SecureMosquitto(Secure, Mosquitto):
-    """mosquitto with a password file and ``require_certificate``."""
+    """mosquitto with a password file and ``require_certificate``; what it keeps is the retained last state."""
+
+    def __init__(self, folder: Path) -> None:
+        Server.__init__(self, folder)
 
     def command(self) -> list[str]:
         maker = shutil.which("mosquitto_passwd")
@@ -115,9 +118,6 @@ class SecureMosquitto(Secure, Mosquitto):
     def place(self, host: str, password: str) -> str:
         told = f'host = "{host}"\nport = {self.port}\nuser = "{USER}"\npassword = "{password}"\n'
         return told + 'tls = true\ntimeout_seconds = 3\nstate_topic = "states/{account}"'
-
-    def prepare(self) -> None:
-        """Nothing: what is asked for later is the retained last state."""
 
     def events(self) -> list[dict[str, Any]]:
         import aiomqtt
