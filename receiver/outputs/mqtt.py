@@ -13,7 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from receiver.config import MqttSettings
-from receiver.errors import DeliveryError
+from receiver.errors import DeliveryError, FailedAtEvent
 from receiver.events import OutEvent
 from receiver.journal import Kind
 from receiver.outputs import causes, templates, tls
@@ -44,9 +44,10 @@ class MqttOutput:
 
         Raises:
             DeliveryError: the broker cannot be had, or does not acknowledge.
+            FailedAtEvent: the connection ended meanwhile; so it does where a message is larger than the broker takes.
         """
+        client = await self._connected()  # with the library's own time-out: it must not be cancelled half way
         try:
-            client = await self._connected()  # with the library's own time-out: it must not be cancelled half way
             async with asyncio.timeout(self._settings.timeout_seconds):
                 async with asyncio.TaskGroup() as sending:
                     for event in events:
@@ -56,7 +57,7 @@ class MqttOutput:
             raise DeliveryError(f"{self._place} did not acknowledge in {self._settings.timeout_seconds:g} s") from None
         except (aiomqtt.MqttError, OSError, ValueError, ExceptionGroup) as error:
             await self.close()
-            raise DeliveryError(f"{self._place}: {causes.describe(error, [self._settings.password.text])}") from None
+            raise FailedAtEvent(f"{self._place}: {causes.describe(error, [self._settings.password.text])}") from None
 
     def _publish(self, client: aiomqtt.Client, event: OutEvent, sending: asyncio.TaskGroup) -> None:
         """Begin to publish an event, and the last state of its account where that is wanted."""

@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from nats.js.api import StorageType, StreamConfig, StreamInfo
 
 from receiver.config import NatsSettings
-from receiver.errors import DeliveryError, EventRefused
+from receiver.errors import DeliveryError, EventRefused, FailedAtEvent
 from receiver.events import OutEvent
 from receiver.outputs import causes, templates, tls
 from receiver.outputs.closing import put_away
@@ -89,6 +89,7 @@ class NatsOutput:
 
         Raises:
             DeliveryError: the server cannot be had, or does not acknowledge in time.
+            FailedAtEvent: the connection ended meanwhile.
             EventRefused: an event is too large.
         """
         client = await self._connected()
@@ -112,7 +113,7 @@ class NatsOutput:
             ) from None
         except (nats.errors.Error, DeliveryError, OSError) as error:
             await self._let_go()
-            raise DeliveryError(
+            raise FailedAtEvent(
                 f"{self._place}: {causes.describe('; '.join(self._problems) or error, self._secrets())}", acks.taken()
             ) from None
         self._judge(acks)

@@ -9,7 +9,7 @@ import asyncpg
 
 from receiver import clock
 from receiver.config import PostgresqlSettings
-from receiver.errors import DeliveryError, EventRefused
+from receiver.errors import DeliveryError, EventRefused, FailedAtEvent
 from receiver.events import OutEvent
 from receiver.journal import Kind
 from receiver.outputs import causes
@@ -49,6 +49,7 @@ class PostgresqlOutput:
 
         Raises:
             DeliveryError: the server cannot be had, or cannot take rows now.
+            FailedAtEvent: the connection ended in the statement.
             EventRefused: a value of an event does not fit the table.
         """
         try:
@@ -70,6 +71,11 @@ class PostgresqlOutput:
             await connection.execute(self._insert, *map(list, values), timeout=self._settings.timeout_seconds)
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             raise EventRefused(f"table {self._settings.table}: {error}") from None
+        except (asyncpg.PostgresConnectionError, ConnectionError) as error:
+            reached = self._connection is not None
+            await self.close()
+            text = f"postgresql: {causes.describe(error, [self._settings.dsn.text])}"
+            raise (FailedAtEvent if reached else DeliveryError)(text) from None
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
             await self.close()
             raise DeliveryError(f"postgresql: {causes.describe(error, [self._settings.dsn.text])}") from None

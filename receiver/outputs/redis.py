@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from receiver.config import RedisSettings
-from receiver.errors import DeliveryError
+from receiver.errors import DeliveryError, FailedAtEvent
 from receiver.events import OutEvent
 from receiver.outputs import causes, templates
 from receiver.outputs.closing import put_away
@@ -57,21 +57,27 @@ class RedisOutput:
 
         Raises:
             DeliveryError: the server cannot be had, or refuses.
+            FailedAtEvent: the connection ended meanwhile.
         """
         streams: dict[str, list[bytes | str]] = {}
         for event in events:
             stream = templates.fill(self._settings.stream, event)
             streams.setdefault(stream, []).extend((event.event_id, str(event.cloud_event["type"]), event.to_json()))
+        reached = False
         try:
             client = await self._connected()
+            reached = True
             async with client.pipeline(transaction=False) as calls:
                 for stream, values in streams.items():
                     limits = (self._settings.max_length, self._settings.remembered)
                     calls.evalsha(self._script, 2, stream, f"{{{stream}}}:ids", *limits, *values)
                 await calls.execute()
         except (redis.exceptions.RedisError, OSError) as error:
+            broke = reached and isinstance(error, redis.exceptions.ConnectionError | ConnectionError)
             await self.close()
-            raise DeliveryError(f"redis: {causes.describe(error, [self._settings.url.text])}") from None
+            raise (FailedAtEvent if broke else DeliveryError)(
+                f"redis: {causes.describe(error, [self._settings.url.text])}"
+            ) from None
 
     async def _connected(self) -> redis.asyncio.Redis:
         if self._client is None:

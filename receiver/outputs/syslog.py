@@ -13,7 +13,7 @@ import termios
 from collections.abc import Sequence
 
 from receiver.config import SyslogSettings
-from receiver.errors import DeliveryError
+from receiver.errors import DeliveryError, FailedAtEvent
 from receiver.events import OutEvent
 from receiver.journal import Kind
 from receiver.outputs import causes, tls
@@ -44,10 +44,13 @@ class SyslogOutput:
 
         Raises:
             DeliveryError: the server cannot be had, or does not take the bytes.
+            FailedAtEvent: the connection ended meanwhile.
         """
+        reached = False
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 reader, writer = await self._connected()
+                reached = True
                 writer.write(b"".join([self._frame(event) for event in events]))
                 await writer.drain()
                 sock: socket.socket = writer.get_extra_info("socket")
@@ -60,7 +63,8 @@ class SyslogOutput:
         except (OSError, TimeoutError) as error:
             await self.close()
             place = f"{self._settings.host} port {self._settings.port}"
-            raise DeliveryError(f"{place}: {causes.describe(error)}") from None
+            broke = reached and not isinstance(error, TimeoutError)
+            raise (FailedAtEvent if broke else DeliveryError)(f"{place}: {causes.describe(error)}") from None
 
     def _frame(self, event: OutEvent) -> bytes:
         row, told = event.stored.row, event.cloud_event

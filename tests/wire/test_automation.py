@@ -16,7 +16,7 @@ import pytest
 from protocols import dc09
 from receiver import clock
 from tests.wire.automation import ACK, HEARTBEAT, NAK, Automation, acknowledge, stay_silent
-from tests.wire.running import PLAIN, Running, frame, free_port, said, wait_until
+from tests.wire.running import KEY, KEYED, PLAIN, Running, frame, free_port, said, wait_until
 
 WAITING = int(os.environ.get("WAITING", "300"))
 KILLS = int(os.environ.get("KILLS", "2"))  # of the receiver, and three times as many of the automation
@@ -151,6 +151,36 @@ def test_an_event_that_is_refused_for_ever_holds_up_nobody_and_is_kept(quick: tu
         wait_until(partial(_has, automation, b"E132"))
         assert len([report for report in automation.events() if b"E131" in report]) == 8
         assert "dead-letter" in wait_until(lambda: reasons(running))
+
+
+def test_an_event_at_which_the_automation_hangs_up_is_kept_and_holds_up_nobody(quick: tuple[Running, int]) -> None:
+    running, port = quick
+    before = running.metric("receiver_output_dead_letters", 'output="centre"')
+    with Automation(port) as automation:
+        automation.hangs_up = lambda report: b"E137" in report
+        running.tcp(
+            frame("0041", "1137 01 001"), frame("0042", "1138 01 002"), frame("0043", "1138 01 003", KEYED, KEY),
+            frame("0044", "1138 01 004", KEYED, KEY), replies=4,
+        )  # fmt: skip
+        wait_until(lambda: backlog(running) == 0, 30)
+        assert running.metric("receiver_output_dead_letters", 'output="centre"') == before + 1
+        had = [report[7:20] for report in automation.had() if b"E138" in report]
+        assert sorted(had) == [b"181A01E138010", b"182B02E138010", b"182B02E138010"]
+        assert "with this event in hand while it takes others" in running.log()
+
+
+def test_automation_that_hangs_up_on_everything_makes_no_dead_letters(quick: tuple[Running, int]) -> None:
+    running, port = quick
+    before = running.metric("receiver_output_dead_letters", 'output="centre"')
+    with Automation(port) as automation:
+        automation.hangs_up = lambda report: report != HEARTBEAT
+        running.tcp(frame("0051", "1139 01 001"), frame("0052", "1139 01 002", KEYED, KEY), replies=2)
+        running.tcp(frame("0053", "1121 01 003", KEYED, KEY))
+        wait_until(lambda: automation.connections >= 8, 30)
+        assert running.metric("receiver_output_dead_letters", 'output="centre"') == before
+        automation.hangs_up = lambda _report: False
+        wait_until(lambda: backlog(running) == 0, 30)
+        assert running.metric("receiver_output_dead_letters", 'output="centre"') == before
 
 
 def test_a_late_answer_is_never_taken_for_that_of_the_next_event(quick: tuple[Running, int]) -> None:
