@@ -348,6 +348,23 @@ def test_ademco_685_says_zone_or_user_and_converts_sia(centre: Centre) -> None:
     assert b"\n11 1A01 18 E401 01 U005\r" in centre.had("ademco", b"E401")
 
 
+def test_silence_about_one_event_is_told_from_a_dead_link_by_others_where_there_is_no_heartbeat(tmp_path: Path) -> None:
+    port = free_port()
+    more = f"port = {port}\nack_seconds = 0.1\ntries = 2\nmax_tries = 2\ntroubles = false"
+    outputs = f'[[outputs]]\nname = "centre"\ntype = "ademco685"\n{more}\n{EVENTS}'
+    with Running(tmp_path, outputs=outputs) as running, Automation(port, end=b"\r") as automation:
+        automation.answer = stay_silent
+        running.tcp(frame("0001", "1131 01 001"), frame("0002", "1132 01 002", KEYED, KEY), replies=2)
+        wait_until(lambda: running.metric("receiver_output_failures_total", 'output="centre"') >= 6, 30)
+        assert running.metric("receiver_output_dead_letters") == 0
+        automation.answer = lambda report: None if b"E131" in report else ACK
+        running.tcp(frame("0003", "1133 01 003", KEYED, KEY), frame("0004", "1134 01 004"))
+        wait_until(lambda: backlog(running) == 0, 30)
+        assert sorted(report[12:16] for report in automation.had()) == [b"E132", b"E133", b"E134"]
+        assert running.metric("receiver_output_dead_letters", 'output="centre"') == 1
+        assert not any(b"E131" in report for report in automation.had())
+
+
 def test_a_lost_path_and_its_return_are_told_as_communication_trouble_of_the_account(centre: Centre) -> None:
     centre.running.tcp(frame("0071", account="FA11"))
     wait_until(lambda: b"501001 18FA11E35000000\x14" in centre.programs["wide"].had())
