@@ -18,7 +18,6 @@ from receiver import clock
 from tests.wire.automation import ACK, HEARTBEAT, NAK, Automation, acknowledge, stay_silent
 from tests.wire.running import KEY, KEYED, PLAIN, Running, frame, free_port, said, wait_until
 
-WAITING = int(os.environ.get("WAITING", "300"))
 KILLS = int(os.environ.get("KILLS", "2"))  # of the receiver, and three times as many of the automation
 FAST = "ack_seconds = 0.25\nheartbeat_seconds = 0.4"
 EVENTS = '[[outputs]]\nname = "events"\ntype = "jsonl"\npath = "events.jsonl"\n'
@@ -74,20 +73,6 @@ def test_silence_brings_four_copies_then_heartbeats_only_until_one_is_acknowledg
         assert b"501001 180000E35000000\x14" in automation.had()
         assert b"501001 180000R35000000\x14" in automation.had()
         assert len(automation.had()) == 3
-
-
-def test_a_duress_that_comes_last_goes_first_when_the_automation_is_back(tmp_path: Path) -> None:
-    port = free_port()
-    with Running(tmp_path, outputs=surgard(port, "troubles = false")) as running:
-        for first in range(1, WAITING + 1, 300):
-            last = min(first + 299, WAITING)
-            running.tcp(*[numbered(n) for n in range(first, last + 1)], replies=last - first + 1, seconds=30)
-        running.tcp(frame("0999", "1121 99 005"))
-        with Automation(port) as automation:
-            wait_until(lambda: len(automation.had()) == WAITING + 1, 120)
-            codes = [report[13:17] for report in automation.had()]
-            assert codes.index(b"E121") <= 2
-            assert [number_in(r) for r in automation.had() if b"E130" in r] == list(range(1, WAITING + 1))
 
 
 def test_nothing_is_lost_over_kills_of_the_automation_in_the_middle_and_only_what_was_in_flight_comes_twice(
