@@ -154,8 +154,7 @@ class Forwarder:
         except DeliveryError as failure:
             error = self._suspects[lane].judge(wanted, failure)
             self._passed(lane, batch, wanted, error.taken, sent_us)
-            ahead.update([wanted[number].stored.position for number in error.also])
-            self._suspects.saw_taken([wanted[number] for number in error.also])
+            self._went_ahead(lane, [wanted[number] for number in error.also])
             if not isinstance(error, EventRefused):
                 raise
             await self._refused(lane, wanted[error.taken], error)
@@ -187,10 +186,17 @@ class Forwarder:
         except DeliveryError as error:
             self._suspects[lane].spared.add(event.account)  # a later event of this account may not overtake it
             raise DeliveryError(str(error)) from None
-        self._ahead[lane].add(event.stored.position)
-        self._suspects.saw_taken([event])
-        waited = max(0, clock.now_us() - event.stored.row.received_us) / clock.SECOND_US
-        self._telemetry.handed_over(self._settings.name, lane.word, [waited])
+        self._went_ahead(lane, [event])
+
+    def _went_ahead(self, lane: Lane, events: Sequence[OutEvent]) -> None:
+        """Note that events were taken though one before them was not."""
+        self._ahead[lane].update([event.stored.position for event in events])
+        self._suspects.saw_taken(events)
+        self._count(lane, events, clock.now_us())
+
+    def _count(self, lane: Lane, events: Sequence[OutEvent], now_us: int) -> None:
+        waited = [max(0, now_us - event.stored.row.received_us) / clock.SECOND_US for event in events]
+        self._telemetry.handed_over(self._settings.name, lane.word, waited)
 
     async def _deliver(self, events: Sequence[OutEvent]) -> None:
         """Hand events to the output. What its library did not foresee is an outage: it must not end the reception.
@@ -262,8 +268,7 @@ class Forwarder:
         self._spans[lane] = span
         cursor.advance(end, count)
         self._journal.save(cursor, span)
-        waited = [max(0, now_us - event.stored.row.received_us) / clock.SECOND_US for event in wanted[:taken]]
-        self._telemetry.handed_over(name, lane.word, waited)
+        self._count(lane, wanted[:taken], now_us)
 
     async def _refused(self, lane: Lane, event: OutEvent, error: EventRefused) -> None:
         """Try again later or, when that was tried often enough, go on without the event."""

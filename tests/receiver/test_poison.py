@@ -46,6 +46,7 @@ def test_an_event_at_which_the_link_breaks_each_time_becomes_a_dead_letter_and_t
         await store(stage, *[f"{n % 4:04d}" for n in range(20)])
         await stage.forward(lambda: len(stage.target.taken) == 19)
         assert dead(stage) == [7]
+        assert stage.telemetry.delivered["bus"] == 19
         assert sorted(stage.target.numbers()) == [n for n in range(1, 21) if n != 7]
         for account in range(4):
             mine = [event.stored.position for event in stage.target.taken if event.account == f"{account:04d}"]
