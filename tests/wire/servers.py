@@ -232,6 +232,7 @@ class Mosquitto(Server):
     """
 
     kind, program, once = "mqtt", "mosquitto", False
+    more = ""  # lines of its configuration
     ending = signal.SIGTERM
 
     def __init__(self, folder: Path) -> None:
@@ -246,7 +247,7 @@ class Mosquitto(Server):
         config = self.folder / "mosquitto.conf"
         config.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence true\n"
-            f"max_queued_messages 0\npersistence_location {self.folder}/\nuser root\n", "utf-8",
+            f"max_queued_messages 0\npersistence_location {self.folder}/\nuser root\n{self.more}", "utf-8",
         )  # fmt: skip
         return [self.path, "-c", str(config)]
 
@@ -292,6 +293,7 @@ class Rabbit(Server):
     """RabbitMQ on a node of its own, with a quorum of one: a durable queue bound to everything."""
 
     kind, program, once = "amqp", "rabbitmq-server", False
+    more = ""  # lines of its configuration
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -308,7 +310,7 @@ class Rabbit(Server):
 
     def environment(self) -> dict[str, str]:
         (self.folder / "plugins").write_text("[].\n", "utf-8")
-        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n", "utf-8")
+        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n{self.more}", "utf-8")
         return {
             "HOME": str(self.folder), "RABBITMQ_NODENAME": f"dc09-{self.port}@localhost",
             "RABBITMQ_NODE_PORT": str(self.port),
