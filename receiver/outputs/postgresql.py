@@ -4,6 +4,7 @@ A statement is a transaction of its own: all of a batch is in the table, or noth
 """
 
 from collections.abc import Sequence
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -36,8 +37,13 @@ class PostgresqlOutput:
 
     batch_limit = 500
 
-    def __init__(self, settings: PostgresqlSettings, _surroundings: Surroundings) -> None:
+    def __init__(self, settings: PostgresqlSettings, surroundings: Surroundings) -> None:
         self._settings = settings
+        if _believes_anyone(settings.dsn.text):
+            surroundings.telemetry.warned(
+                "whoever answers under the server's address is believed: add sslmode=verify-full and sslrootcert to dsn",
+                output=settings.name,
+            )
         self._insert = _INSERT.format(table=settings.table, columns=_COLUMNS)
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 
@@ -98,6 +104,13 @@ class PostgresqlOutput:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+def _believes_anyone(dsn: str) -> bool:
+    """Tell whether a server on another machine need not show a certificate that we check."""
+    parts = urlsplit(dsn)
+    here = parts.hostname in (None, "localhost", "::1") or (parts.hostname or "").startswith("127.")
+    return not here and parse_qs(parts.query).get("sslmode") != ["verify-full"]
 
 
 def _row(event: OutEvent) -> tuple[object, ...]:

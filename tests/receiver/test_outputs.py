@@ -418,3 +418,23 @@ def test_what_is_not_known_is_told_as_it_is_and_no_secret_however_it_is_written(
     assert causes.describe(f"cannot reach {url} as u with p@ss or p%40ss", [url]) == "cannot reach *** as u with *** or ***"
     assert len(causes.describe("x" * 10_000)) < 400
     assert causes.describe(ExceptionGroup("two", [TimeoutError(), OSError()])) == "TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "warns"),
+    [
+        ("postgresql://u:p@db.example/d", True),
+        ("postgresql://u:p@db.example/d?sslmode=require", True),
+        ("postgresql://u:p@db.example/d?sslmode=verify-full&sslrootcert=ca.pem", False),
+        ("postgresql://u:p@127.0.0.1:5432/d", False),
+        ("postgresql://u:p@/d?host=/run/postgresql", False),
+    ],
+)
+def test_a_database_elsewhere_whose_certificate_is_not_checked_is_warned_of(
+    dsn: str, warns: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from receiver.outputs.postgresql import PostgresqlOutput
+
+    around = Surroundings("1", tmp_path, Telemetry(), lambda _: None, lambda _: None)
+    PostgresqlOutput(config.PostgresqlSettings(name="bus", dsn=config.Secret(dsn)), around)
+    assert ("whoever answers" in caplog.text) is warns
