@@ -122,6 +122,8 @@ class RedisSettings(BusSettings):
         wrong = BusSettings.mistakes(self) + _template_mistakes("stream", self.stream)
         if not re.fullmatch(r"(rediss?|unix)://\S+", self.url.text):
             wrong.append("url is no address; it begins with redis://, rediss:// or unix://")
+        if re.search(r"[?&]ssl_(cert_reqs|check_hostname)=", self.url.text):
+            wrong.append("url says how certificates are checked; they are, and their names: leave ssl_… out")
         return wrong
 
 

@@ -107,6 +107,8 @@ class Suspects:
 
     def saw_taken(self, events: Iterable[OutEvent]) -> None:
         """Note that the other side took events, and is there: it speaks against the suspects of both lanes."""
-        positions = [event.stored.position for event in events]
-        for suspect in self._lanes.values():
-            suspect.saw_taken(positions)
+        standing = [suspect for suspect in self._lanes.values() if suspect.position != _NONE]
+        if standing:  # seldom, and this is asked after each batch
+            positions = [event.stored.position for event in events]
+            for suspect in standing:
+                suspect.saw_taken(positions)

@@ -190,6 +190,7 @@ def test_an_expired_certificate_is_told_of(tmp_path: Path, papers: Papers) -> No
         ('type = "amqp"\nurl = "amqp://h:1/"\ntls = true', "url begins with amqp://, which is in clear; TLS is amqps://"),
         ('type = "mqtt"\nca_file = "ca.pem"', "ca_file is set without TLS, and nothing would be checked; set tls = true"),
         ('type = "redis"\nurl = "rediss://h:1/0"\ncert_file = "c.pem"', "cert_file and key_file belong together"),
+        ('type = "redis"\nurl = "rediss://h:1/0?ssl_cert_reqs=none"', "url says how certificates are checked; they are"),
         ('type = "mqtt"\ncategories = ["panic"]', "categories holds 'panic', which no code has; there are "),
         ('type = "kafka"\ntls = true\nca_file = "absent.pem"', "ca_file, cert_file or key_file cannot be used"),
     ],
