@@ -11,6 +11,7 @@ from receiver.accounts import Accounts
 from receiver.errors import DeliveryError, FailedAtEvent
 from receiver.events import OutEvent
 from receiver.journal import DEAD, Lane
+from receiver.outputs import forwarder
 from receiver.outputs.poison import Patience
 from tests.receiver.test_outputs import Stage, entry
 
@@ -21,6 +22,11 @@ def at(position: int, events: Sequence[OutEvent]) -> DeliveryError | None:
         if event.stored.position == position:
             return FailedAtEvent("the connection broke", number)
     return None
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder, "_LONGEST_RETRY_SECONDS", 0.05)
 
 
 _NUMBERS = count(1)  # every message is another
