@@ -87,7 +87,8 @@ flood: $(VENV)/dev  ## Attack the receiver in ten ways, SECONDS (10) each, and t
 	@SECONDS=$(or $(SECONDS),10) ONLY="$(ONLY)" $(BIN)/python -m tests.wire.flood
 
 buses: $(VENV)/dev  ## Kill every output's server and the receiver under load, CYCLES times (20), with 20,000 signals waiting.
-	@CYCLES=$(or $(CYCLES),20) WAITING=$(or $(WAITING),20000) $(BIN)/python -m pytest tests/wire/test_buses.py tests/wire/test_refusing_buses.py -s
+	@CYCLES=$(or $(CYCLES),20) KILLS=$(or $(CYCLES),20) WAITING=$(or $(WAITING),20000) $(BIN)/python -m pytest -s tests/wire/test_buses.py \
+	  tests/wire/test_refusing_buses.py tests/wire/test_automation_waiting.py tests/wire/test_automation.py tests/wire/test_relay.py
 
 acceptance: $(BIN)/dc09-receiver  ## The public acceptance run, from ../shared.
 	@$(BIN)/python ../shared/acceptance/run.py --command "$(CURDIR)/$(BIN)/dc09-receiver"

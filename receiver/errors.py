@@ -88,6 +88,15 @@ class EventRefused(DeliveryError):
         self.for_ever = for_ever
 
 
+class FailedAtEvent(DeliveryError):
+    """The other side was reached and failed with the one event after the first ``taken`` in hand, or with those from it on.
+
+    An outage as far as anybody can tell; ``outputs.poison`` tells whether it is that event's fault.
+    """
+
+    reason = "failed-at-event"
+
+
 class ConfigError(ReceiverError):
     """The configuration or a command line cannot be used; ``mistakes`` are sentences a person can act on."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ import click
 from receiver import clock, config
 from receiver.cli.options import CONFIG, accounts_of, fail, load, reader
 from receiver.errors import ConfigError
-from receiver.events import render_or_tell
+from receiver.events import OutEvent, render_or_tell
 from receiver.journal import DEAD, TAKEN, WANTED, Letter, Stored
 
 _STATES = {DEAD: "dead", WANTED: "goes out again", TAKEN: "taken since"}
@@ -72,16 +73,22 @@ def _letters(config_file: Path | None, name: str) -> tuple[config.Settings, list
     return settings, [(letter, stored) for letter, stored in journal.letters(name) if letter.state != TAKEN]
 
 
+def _told(config_file: Path | None, name: str) -> Iterator[tuple[Letter, OutEvent]]:
+    """Yield the dead letters of an output, each with its event written out."""
+    settings, letters = _letters(config_file, name)
+    register = accounts_of(settings)
+    for letter, stored in letters:
+        yield letter, render_or_tell(stored, register)
+
+
 @dead.command("list")
 @CONFIG
 @click.argument("name")
 def dead_list(config_file: Path | None, name: str) -> None:
     """List the dead letters of the output NAME: position, when, why, and what the event is."""
-    settings, letters = _letters(config_file, name)
-    register = accounts_of(settings)
-    for letter, stored in letters:
-        event = render_or_tell(stored, register)
-        data = event.cloud_event["data"]
+    letters = list(_told(config_file, name))
+    for letter, event in letters:
+        stored, data = event.stored, event.cloud_event["data"]
         what = data.get("event") or data.get("text") or data.get("state") or ""
         mark = "DURESS" if stored.row.duress else f"prio {stored.row.priority}"
         line = (
@@ -97,10 +104,8 @@ def dead_list(config_file: Path | None, name: str) -> None:
 @click.argument("name")
 def dead_export(config_file: Path | None, name: str) -> None:
     """Print the dead letters of the output NAME as CloudEvents JSON, one a line."""
-    settings, letters = _letters(config_file, name)
-    register = accounts_of(settings)
-    for _, stored in letters:
-        sys.stdout.buffer.write(render_or_tell(stored, register).to_json() + b"\n")
+    for _, event in _told(config_file, name):
+        sys.stdout.buffer.write(event.to_json() + b"\n")
 
 
 @dead.command("replay")

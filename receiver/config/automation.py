@@ -114,7 +114,7 @@ class Dc09Settings(OutputSettings):
     own_account: str = setting("0000", _ACCOUNT_HELP, "account4")
     link_test_account: str = setting(
         "", "account of our link tests, registered there with our key; empty sends none, and then silence about one event "
-        "cannot be told from a dead link", "account_or_empty"
+        "is told from a dead link only by others that are taken", "account_or_empty"
     )  # fmt: skip
     heartbeat_seconds: float = setting(60.0, "a link test after so long without traffic; 0 sends none", "pause")
     ack_seconds: float = setting(4.0, "an ACK is waited for so long, then the frame goes out again", "seconds")

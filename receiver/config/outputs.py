@@ -11,6 +11,7 @@ from receiver.config.settings import JsonlSettings, OutputSettings, Secret, sett
 _ADDRESS = re.compile(r"https?://[^\s/]+\S*")
 _TABLE = re.compile(r"[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?")
 TEMPLATE_FIELDS = ("lane", "account", "kind", "priority")
+_SECURED = {"redis": "rediss", "unix": "rediss", "amqp": "amqps"}
 _TEMPLATE_HELP = "fields are `{lane}`, `{account}`, `{kind}` (signal, path, trouble) and `{priority}`"
 
 
@@ -54,6 +55,26 @@ class BusSettings(OutputSettings):
     cert_file: Path | None = setting(None, "our own certificate, where the server asks for one")
     key_file: Path | None = setting(None, "the key of our certificate")
 
+    def address(self) -> str:
+        """Return where to connect where that says whether to speak TLS, else nothing."""
+        return ""
+
+    def is_secured(self) -> bool:
+        """Tell whether connections are made over TLS: ``tls`` says so, or an address that begins so."""
+        return self.tls or self.address().startswith(("rediss://", "amqps://"))
+
+    def mistakes(self) -> list[str]:
+        """Return what is wrong about TLS: it would be thought to be there, and is not."""
+        wrong, (scheme, has_scheme, _) = [], self.address().partition("://")
+        if self.tls and has_scheme and scheme in _SECURED:
+            wrong.append(f"tls is true and url begins with {scheme}://, which is in clear; TLS is {_SECURED[scheme]}://")
+        files = [name for name in ("ca_file", "cert_file", "key_file") if getattr(self, name) is not None]
+        if files and not self.is_secured():
+            wrong.append(f"{files[0]} is set without TLS, and nothing would be checked; set tls = true")
+        if (self.cert_file is None) != (self.key_file is None):
+            wrong.append("cert_file and key_file belong together; give both, or none")
+        return wrong
+
 
 @dataclass(frozen=True, slots=True)
 class NatsSettings(BusSettings):
@@ -75,7 +96,7 @@ class NatsSettings(BusSettings):
 
     def mistakes(self) -> list[str]:
         """Return what is wrong with stream and subject."""
-        wrong = _template_mistakes("subject", self.subject)
+        wrong = BusSettings.mistakes(self) + _template_mistakes("subject", self.subject)
         if re.search(r"[.*>/\\\s]", self.stream) or not self.stream:
             wrong.append(f"stream is {self.stream!r}; a stream's name is not empty and has none of . * > / \\ and spaces")
         return wrong
@@ -92,11 +113,17 @@ class RedisSettings(BusSettings):
         100000, "ids known again in each stream; an event sent twice is added once; 0 remembers none", "count"
     )
 
+    def address(self) -> str:
+        """Return the address, password and all."""
+        return self.url.text
+
     def mistakes(self) -> list[str]:
         """Return what is wrong with address and stream."""
-        wrong = _template_mistakes("stream", self.stream)
+        wrong = BusSettings.mistakes(self) + _template_mistakes("stream", self.stream)
         if not re.fullmatch(r"(rediss?|unix)://\S+", self.url.text):
             wrong.append("url is no address; it begins with redis://, rediss:// or unix://")
+        if re.search(r"[?&]ssl_(cert_reqs|check_hostname)=", self.url.text):
+            wrong.append("url says how certificates are checked; they are, and their names: leave ssl_… out")
         return wrong
 
 
@@ -114,9 +141,13 @@ class AmqpSettings(BusSettings):
         choices=("wait", "refuse"),
     )  # fmt: skip
 
+    def address(self) -> str:
+        """Return the address, password and all."""
+        return self.url.text
+
     def mistakes(self) -> list[str]:
         """Return what is wrong with address and routing key."""
-        wrong = _template_mistakes("routing_key", self.routing_key)
+        wrong = BusSettings.mistakes(self) + _template_mistakes("routing_key", self.routing_key)
         if not re.fullmatch(r"amqps?://\S+", self.url.text):
             wrong.append("url is no address; it begins with amqp:// or amqps://")
         return wrong
@@ -139,7 +170,7 @@ class MqttSettings(BusSettings):
 
     def mistakes(self) -> list[str]:
         """Return what is wrong with the topics."""
-        wrong = _template_mistakes("topic", self.topic)
+        wrong = BusSettings.mistakes(self) + _template_mistakes("topic", self.topic)
         return wrong + (_template_mistakes("state_topic", self.state_topic) if self.state_topic else [])
 
 
@@ -187,7 +218,8 @@ class KafkaSettings(BusSettings):
 
     def mistakes(self) -> list[str]:
         """Return what is wrong with servers and topic."""
-        return _template_mistakes("topic", self.topic) + ([] if self.servers else ["servers is empty"])
+        wrong = BusSettings.mistakes(self) + _template_mistakes("topic", self.topic)
+        return wrong + ([] if self.servers else ["servers is empty"])
 
 
 OUTPUT_TYPES: dict[str, type[OutputSettings]] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from protocols import contact_id, sia_dcs
 from receiver.config.outputs import OUTPUT_TYPES
 from receiver.config.settings import (
     RULES,
@@ -201,8 +202,15 @@ class _Reader:
         for number, output in enumerate(values["outputs"], 1):
             if output.type not in OUTPUT_TYPES:
                 self._wrong(f"[[outputs]] {number} type is {output.type!r}; it can be {', '.join(OUTPUT_TYPES)}")
-            for mistake in output.mistakes():
+            for mistake in (*output.mistakes(), *_unknown_categories(output)):
                 self._wrong(f"[[outputs]] {number} {mistake}")
+
+
+def _unknown_categories(output: OutputSettings) -> list[str]:
+    """Return what is wrong with a filter that would let nothing through, and nobody would know."""
+    known = {code.category for code in contact_id.CODES.values()} | {code.category for code in sia_dcs.CODES.values()}
+    unknown = [category for category in output.categories if category not in known]
+    return [f"categories holds {unknown[0]!r}, which no code has; there are {', '.join(sorted(known))}"] if unknown else []
 
 
 @dataclass(frozen=True, slots=True)

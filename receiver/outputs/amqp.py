@@ -13,9 +13,9 @@ from aio_pika.exceptions import AMQPError
 from aio_pika.exceptions import DeliveryError as NotConfirmed
 
 from receiver.config import AmqpSettings
-from receiver.errors import DeliveryError, EventRefused
+from receiver.errors import DeliveryError, EventRefused, FailedAtEvent
 from receiver.events import OutEvent
-from receiver.outputs import templates, tls
+from receiver.outputs import causes, templates, tls
 from receiver.outputs.closing import put_away
 from receiver.outputs.contract import Surroundings
 
@@ -29,7 +29,7 @@ class AmqpOutput:
 
     def __init__(self, settings: AmqpSettings, _surroundings: Surroundings) -> None:
         self._settings = settings
-        self._tls = tls.context(settings) if settings.url.text.startswith("amqps:") else None
+        self._tls = tls.context(settings)
         self._connection: AbstractConnection | None = None
         self._exchange: AbstractExchange | None = None
 
@@ -41,16 +41,17 @@ class AmqpOutput:
 
         Raises:
             DeliveryError: the broker cannot be had, or a confirm is missing.
+            FailedAtEvent: connection or channel ended meanwhile; so they do where a message is larger than the broker takes.
             EventRefused: no queue takes an event, and ``unroutable`` says that this is a refusal.
         """
         errors: dict[int, str] = {}
-        unroutable: set[int] = set()
+        unroutable, rejected = set[int](), set[int]()
 
         async def publish(exchange: AbstractExchange, number: int, event: OutEvent) -> None:
             try:
                 await exchange.publish(_message(event), templates.fill(self._settings.routing_key, event), mandatory=True)
             except NotConfirmed as error:
-                unroutable.add(number)
+                (unroutable if error.frame else rejected).add(number)
                 errors[number] = f"no queue of exchange {self._settings.exchange} takes it" if error.frame else str(error)
             except (AMQPError, OSError, RuntimeError, asyncio.CancelledError) as error:
                 errors[number] = str(error) or type(error).__name__
@@ -68,19 +69,22 @@ class AmqpOutput:
             raise DeliveryError(f"amqp: not confirmed in {self._settings.timeout_seconds:g} s") from None
         except (AMQPError, OSError) as error:
             await self.close()
-            raise DeliveryError(f"amqp: {str(error) or type(error).__name__}") from None
+            raise DeliveryError(f"amqp: {causes.describe(error, [self._settings.url.text])}") from None
         if errors:
             first = min(errors)
-            await self._fail(errors, unroutable, {number for number in range(first, len(events)) if number not in errors})
+            await self._fail(
+                errors, unroutable, rejected, {number for number in range(first, len(events)) if number not in errors}
+            )
 
-    async def _fail(self, errors: dict[int, str], unroutable: set[int], also: set[int]) -> None:
-        """Raise what the first of the errors is: an event that no queue takes, or an outage."""
+    async def _fail(self, errors: dict[int, str], unroutable: set[int], rejected: set[int], also: set[int]) -> None:
+        """Raise what the first of the errors is: an event that no queue takes, an outage, or the end of the channel."""
         first = min(errors)
         if first in unroutable and self._settings.unroutable == "refuse":
             raise EventRefused(errors[first], first, also=also)
         if first not in unroutable:
             await self.close()
-        raise DeliveryError(f"amqp: {errors[first]}", first, also)
+        ended = first not in unroutable and first not in rejected
+        raise (FailedAtEvent if ended else DeliveryError)(f"amqp: {errors[first]}", first, also)
 
     async def _connected(self) -> AbstractExchange:
         if self._exchange is None or self._connection is None or self._connection.is_closed:

@@ -32,6 +32,8 @@ class Output(Protocol):
         Raises:
             DeliveryError: the other side cannot be had now. The first ``taken`` events were taken; the rest come again,
                 under the same ids, for as long as it takes. So do not those in ``also``, taken though they stand later.
+            FailedAtEvent: the same, and it was reached: it failed with events in hand, such as a connection that stood and
+                broke. An event at which that happens each time, while others get through, ends as one that is refused.
             EventRefused: it is there and refuses the event after the first ``taken``. That one comes again ``max_tries``
                 times and is then a dead letter; ``for_ever`` says that no further try can end otherwise.
         """

@@ -6,7 +6,7 @@ with several events goes out once. Its sequence hangs on its place in the journa
 is a repeat to the other receiver and no second signal.
 
 That receiver answers with silence both when it is dead and when it refuses one account. A link test tells which: once it
-acknowledges that and not the event, the event counts as refused.
+acknowledges that and not the event, the event counts as refused. Without link tests only other messages tell (``poison``).
 """
 
 from collections.abc import Sequence

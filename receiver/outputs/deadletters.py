@@ -85,7 +85,7 @@ class DeadLetters:
         Raises:
             JournalUnavailable: nothing was noted, and they go out again.
         """
-        again = (refused.stored.position, str(error)) if refused and isinstance(error, EventRefused) else None
+        again = (refused.stored.position, str(error)) if refused is not None else None
         now_us, positions = clock.now_us(), [event.stored.position for event in taken]
         await self._journal.do(settlement(self._settings.name, positions, now_us, again))
         self.count -= len(taken)

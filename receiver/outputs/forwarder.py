@@ -23,6 +23,7 @@ from receiver.outputs import orders
 from receiver.outputs.contract import Output, Surroundings
 from receiver.outputs.deadletters import DeadLetters
 from receiver.outputs.filters import Filter
+from receiver.outputs.poison import Patience, Suspects
 
 _READ_AT_ONCE = 500
 _AFTER_A_FAILURE = 20
@@ -55,6 +56,8 @@ class Forwarder:
         self._oldest: dict[Lane, tuple[int, int] | None] = dict.fromkeys(Lane)  # position; since when, in steady time
         self._spans: dict[Lane, Span] = {}
         self._ahead: dict[Lane, set[int]] = {lane: set() for lane in Lane}  # taken, though one before them was not
+        self._suspects = Suspects(settings.max_tries)
+        self._patience, self._letter_patience = Patience(settings.max_tries), Patience(settings.max_tries)
         self.cursors: dict[Lane, Cursor] = {lane: journal.cursor(settings.name, lane) for lane in Lane}
         self.dead_letters = DeadLetters(settings, journal, reader.count_dead(settings.name), surroundings)
         self.accounts: Accounts | None = None
@@ -100,6 +103,8 @@ class Forwarder:
                 lane, batch = await self._next_batch()
                 if self.dead_letters.wanted and lane is not Lane.URGENT:
                     await self._send_letters_again()
+                if self._suspects[lane].wants_probe(self.cursors[lane].position):
+                    await self._try_another(lane)
                 if batch:
                     await self._hand_over(lane, batch)
                     self._failures = 0
@@ -130,6 +135,7 @@ class Forwarder:
 
     async def _read(self, lane: Lane, limit: int) -> list[Stored]:
         cursor, batch = self.cursors[lane], list[Stored]()
+        limit = self._suspects[lane].limit(limit, cursor.position)
         if cursor.waiting:
             newest = self._journal.newest(lane, cursor.position, limit)
             batch = await asyncio.to_thread(self._reader.after, lane, cursor.position, limit) if newest is None else newest
@@ -149,15 +155,52 @@ class Forwarder:
         try:
             if wanted:
                 await self._deliver(wanted)
-        except DeliveryError as error:
+        except DeliveryError as failure:
+            error = self._suspects[lane].judge(wanted, failure)
             self._passed(lane, batch, wanted, error.taken, sent_us)
-            ahead.update([wanted[number].stored.position for number in error.also])
+            self._went_ahead(lane, [wanted[number] for number in error.also])
             if not isinstance(error, EventRefused):
                 raise
             await self._refused(lane, wanted[error.taken], error)
         else:
             self._passed(lane, batch, wanted, len(wanted), sent_us)
         ahead.difference_update([stored.position for stored in batch if stored.position <= self.cursors[lane].position])
+
+    async def _try_another(self, lane: Lane) -> None:
+        """Hand over one event that is not the lane's suspect: of the other lane, or a later one of another account.
+
+        Raises:
+            DeliveryError: it was not taken.
+        """
+        other, suspect = Lane.NORMAL if lane is Lane.URGENT else Lane.URGENT, self._suspects[lane]
+        if self._suspects[other].position < 0 and (batch := await self._read(other, 1)):
+            return await self._hand_over(other, batch)
+        for stored in await asyncio.to_thread(self._reader.after, lane, suspect.position, _READ_AT_ONCE):
+            if stored.position in self._ahead[lane] or not self._filter.takes_row(stored):
+                continue
+            for event in await self._render([stored]):
+                if event.account not in suspect.spared:
+                    return await self._probe(lane, event)
+        suspect.spare_none()
+        return None
+
+    async def _probe(self, lane: Lane, event: OutEvent) -> None:
+        try:
+            await self._deliver([event])
+        except DeliveryError as error:
+            self._suspects[lane].spared.add(event.account)  # a later event of this account may not overtake it
+            raise DeliveryError(str(error)) from None
+        self._went_ahead(lane, [event])
+
+    def _went_ahead(self, lane: Lane, events: Sequence[OutEvent]) -> None:
+        """Note that events were taken though one before them was not."""
+        self._ahead[lane].update([event.stored.position for event in events])
+        self._suspects.saw_taken(events)
+        self._count(lane, events, clock.now_us())
+
+    def _count(self, lane: Lane, events: Sequence[OutEvent], now_us: int) -> None:
+        waited = [max(0, now_us - event.stored.row.received_us) / clock.SECOND_US for event in events]
+        self._telemetry.handed_over(self._settings.name, lane.word, waited)
 
     async def _deliver(self, events: Sequence[OutEvent]) -> None:
         """Hand events to the output. What its library did not foresee is an outage: it must not end the reception.
@@ -225,15 +268,21 @@ class Forwarder:
         self._called.clear()
         batch = list(self._direct)[: self._output.batch_limit]
         wanted = await self._render([stored for stored in batch if self._filter.takes_row(stored)])
-        with contextlib.suppress(EventRefused):  # it comes again from the journal, where it may become a dead letter
+        try:
             if wanted:
                 await self._deliver(wanted)
+        except DeliveryError as error:
+            over = self._patience.is_over(batch[0].position, error)
+            if not over and not isinstance(error, EventRefused):
+                raise  # else it comes again from the journal, where it may become a dead letter
+        self._patience.begin()
         for stored in batch:
             if self._direct and self._direct[0] is stored:  # else newer ones have pushed it out
                 self._direct.popleft()
 
     def _passed(self, lane: Lane, batch: Sequence[Stored], wanted: Sequence[OutEvent], taken: int, sent_us: int) -> None:
         """Move the cursor past the first ``taken`` wanted events, and what the filter left out before the next one."""
+        self._suspects.saw_taken(wanted[:taken])
         end = batch[-1].position if taken == len(wanted) else wanted[taken].stored.position - 1
         count = sum([stored.stands_for for stored in batch if stored.position <= end])
         if not count:
@@ -246,8 +295,7 @@ class Forwarder:
         self._spans[lane] = span
         cursor.advance(end, count)
         self._journal.save(cursor, span)
-        waited = [max(0, now_us - event.stored.row.received_us) / clock.SECOND_US for event in wanted[:taken]]
-        self._telemetry.handed_over(name, lane.word, waited)
+        self._count(lane, wanted[:taken], now_us)
 
     async def _refused(self, lane: Lane, event: OutEvent, error: EventRefused) -> None:
         """Try again later or, when that was tried often enough, go on without the event."""
@@ -266,7 +314,9 @@ class Forwarder:
         try:
             await self._deliver(events)
         except DeliveryError as error:
-            refused = events[error.taken] if isinstance(error, EventRefused) else None
+            first = events[error.taken]
+            lies = isinstance(error, EventRefused) or self._letter_patience.is_over(first.stored.position, error)
+            refused = first if lies else None
             taken = [*events[: error.taken], *[events[number] for number in sorted(error.also)]]
             await self.dead_letters.settle(taken, refused, error)
             if refused is None:

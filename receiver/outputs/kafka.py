@@ -17,7 +17,7 @@ from receiver import clock
 from receiver.config import KafkaSettings
 from receiver.errors import DeliveryError, EventRefused
 from receiver.events import OutEvent
-from receiver.outputs import templates
+from receiver.outputs import causes, templates, tls
 from receiver.outputs.contract import Surroundings
 
 _POLL_SECONDS = 0.1
@@ -34,6 +34,8 @@ class KafkaOutput:
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, f"output-{settings.name}")
         self._producer: Producer | None = None
+        self._problem = ""  # what the library said last of its connections: a report says only that time is over
+        tls.context(settings)  # files that cannot be used are found now
 
     async def run(self) -> None:
         """Nothing stands beside the deliveries."""
@@ -51,7 +53,7 @@ class KafkaOutput:
     def _produce(self, records: list[dict[str, Any]]) -> None:
         """In the thread: hand the batch over and wait."""
         if self._producer is None:
-            self._producer = Producer(_options(self._settings))
+            self._producer = self._connected()
         producer, errors, open_reports = self._producer, dict[int, KafkaError](), set(range(len(records)))
 
         def report(number: int, error: KafkaError | None, _message: object) -> None:
@@ -80,8 +82,23 @@ class KafkaOutput:
             raise EventRefused(f"kafka: {errors[first_error].str()}", first_error, also=also)
         self._throw_away()
         if first_error < first_open:
-            raise DeliveryError(f"kafka: {errors[first_error].str()}", first_error, also)
-        raise DeliveryError(f"kafka: not acknowledged in {self._settings.timeout_seconds:g} s", first_open, also)
+            raise DeliveryError(f"kafka: {self._described(errors[first_error].str())}", first_error, also)
+        late = f"not acknowledged in {self._settings.timeout_seconds:g} s"
+        raise DeliveryError(f"kafka: {self._described(late)}", first_open, also)
+
+    def _connected(self) -> Producer:
+        self._problem = ""
+        try:
+            return Producer(_options(self._settings) | {"error_cb": self._told})
+        except KafkaException as error:
+            raise DeliveryError(f"kafka: {self._described(str(error))}") from None
+
+    def _told(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # the one before it says why
+            self._problem = error.str()
+
+    def _described(self, text: str) -> str:
+        return causes.describe(self._problem or text, [self._settings.password.text])
 
     def _throw_away(self) -> None:
         producer, self._producer = self._producer, None

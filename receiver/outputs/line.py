@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 from receiver import clock
 from receiver.config.automation import LinkSettings
-from receiver.errors import DeliveryError, EventRefused
+from receiver.errors import DeliveryError, EventRefused, FailedAtEvent
 from receiver.outputs.contract import Surroundings
 from receiver.outputs.session import Answer, Outcome, Said, Session, Step, Timing
 from receiver.troubles import Trouble
@@ -133,6 +133,7 @@ class Line:
 
         Raises:
             DeliveryError: nobody is there to take it.
+            FailedAtEvent: the connection ended with it in flight, or nothing came back where only events try the link.
             EventRefused: who is there refuses it.
         """
         pending = [connection.offer(said) for connection in await self._choose()]
@@ -141,7 +142,16 @@ class Line:
             return
         if Outcome.REFUSED in outcomes:
             raise EventRefused(f"{self.place} refused it {self.settings.tries} times")
+        if Outcome.BROKEN in outcomes:
+            raise FailedAtEvent(f"{self.place}: {self._why}")
+        if not self.has_heartbeats:  # silence about one event and a dead link are the same to us
+            raise FailedAtEvent(f"{self.place}: {self._state()}")
         raise DeliveryError(f"{self.place}: {self._state()}")
+
+    @property
+    def has_heartbeats(self) -> bool:
+        """Whether something besides events shows that the link is good."""
+        return self.style.heartbeat is not None and self.style.heartbeat_seconds > 0
 
     async def _choose(self) -> list["_Connection"]:
         """Wait a while until those who are to get the next event are free, and return them."""
@@ -237,7 +247,7 @@ class _Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._line.left(self, "the connection broke" if exc else "the other side closed the connection")
-        self._settle(Outcome.FAILED)
+        self._settle(Outcome.BROKEN)
 
     def offer(self, said: Said) -> "asyncio.Future[Outcome]":
         """Send an event; the future tells how it ended."""

@@ -18,9 +18,9 @@ from nats.aio.msg import Msg
 from nats.js.api import StorageType, StreamConfig, StreamInfo
 
 from receiver.config import NatsSettings
-from receiver.errors import DeliveryError, EventRefused
+from receiver.errors import DeliveryError, EventRefused, FailedAtEvent
 from receiver.events import OutEvent
-from receiver.outputs import templates, tls
+from receiver.outputs import causes, templates, tls
 from receiver.outputs.closing import put_away
 from receiver.outputs.contract import Surroundings
 
@@ -78,7 +78,7 @@ class NatsOutput:
         self._client: Client | None = None
         self._inbox = ""
         self._acks: _Acks | None = None
-        self._problem = ""
+        self._problems: dict[str, None] = {}  # what the library told of this connection, in its order
         self._warned = False
 
     async def run(self) -> None:
@@ -89,6 +89,7 @@ class NatsOutput:
 
         Raises:
             DeliveryError: the server cannot be had, or does not acknowledge in time.
+            FailedAtEvent: the connection ended meanwhile.
             EventRefused: an event is too large.
         """
         client = await self._connected()
@@ -112,7 +113,9 @@ class NatsOutput:
             ) from None
         except (nats.errors.Error, DeliveryError, OSError) as error:
             await self._let_go()
-            raise DeliveryError(f"{self._place}: {self._problem or error or type(error).__name__}", acks.taken()) from None
+            raise FailedAtEvent(
+                f"{self._place}: {causes.describe('; '.join(self._problems) or error, self._secrets())}", acks.taken()
+            ) from None
         self._judge(acks)
         if small < len(bodies):
             raise EventRefused(f"{self._place} takes no message above {client.max_payload} bytes", small)
@@ -143,7 +146,7 @@ class NatsOutput:
         if self._client is not None and self._client.is_connected:
             return self._client
         await self._let_go()
-        self._problem = ""
+        self._problems.clear()
         self._client = client = Client()
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
@@ -153,7 +156,7 @@ class NatsOutput:
                 await self._look_at_stream(client)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             await self._let_go()
-            why = self._problem or str(error) or type(error).__name__
+            why = causes.describe("; ".join(self._problems) or error, self._secrets())
             raise DeliveryError(f"none of {len(self._settings.servers)} servers can be used: {why}") from None
         return client
 
@@ -175,12 +178,15 @@ class NatsOutput:
             options["token"] = settings.password.text
         return options
 
+    def _secrets(self) -> list[str]:
+        return [self._settings.password.text, *[server for server in self._settings.servers if "@" in server]]
+
     async def _answered(self, message: Msg) -> None:
         if self._acks is not None:
             self._acks.add(int(message.subject.rpartition(".")[2]), message.data)
 
     async def _told(self, error: Exception) -> None:
-        self._problem = str(error) or type(error).__name__
+        self._problems[str(error) or type(error).__name__] = None
 
     async def _closed(self) -> None:
         if self._acks is not None:

@@ -4,14 +4,16 @@ A statement is a transaction of its own: all of a batch is in the table, or noth
 """
 
 from collections.abc import Sequence
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
 from receiver import clock
 from receiver.config import PostgresqlSettings
-from receiver.errors import DeliveryError, EventRefused
+from receiver.errors import DeliveryError, EventRefused, FailedAtEvent
 from receiver.events import OutEvent
 from receiver.journal import Kind
+from receiver.outputs import causes
 from receiver.outputs.contract import Surroundings
 
 _COLUMNS = "id, type, account, lane, priority, duress, received_at, position, event"
@@ -35,8 +37,13 @@ class PostgresqlOutput:
 
     batch_limit = 500
 
-    def __init__(self, settings: PostgresqlSettings, _surroundings: Surroundings) -> None:
+    def __init__(self, settings: PostgresqlSettings, surroundings: Surroundings) -> None:
         self._settings = settings
+        if _believes_anyone(settings.dsn.text):
+            surroundings.telemetry.warned(
+                "whoever answers under the server's address is believed: add sslmode=verify-full and sslrootcert to dsn",
+                output=settings.name,
+            )
         self._insert = _INSERT.format(table=settings.table, columns=_COLUMNS)
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 
@@ -48,6 +55,7 @@ class PostgresqlOutput:
 
         Raises:
             DeliveryError: the server cannot be had, or cannot take rows now.
+            FailedAtEvent: the connection ended in the statement.
             EventRefused: a value of an event does not fit the table.
         """
         try:
@@ -69,9 +77,14 @@ class PostgresqlOutput:
             await connection.execute(self._insert, *map(list, values), timeout=self._settings.timeout_seconds)
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             raise EventRefused(f"table {self._settings.table}: {error}") from None
+        except (asyncpg.PostgresConnectionError, ConnectionError) as error:
+            reached = self._connection is not None
+            await self.close()
+            text = f"postgresql: {causes.describe(error, [self._settings.dsn.text])}"
+            raise (FailedAtEvent if reached else DeliveryError)(text) from None
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
             await self.close()
-            raise DeliveryError(f"postgresql: {str(error) or type(error).__name__}") from None
+            raise DeliveryError(f"postgresql: {causes.describe(error, [self._settings.dsn.text])}") from None
 
     async def _connected(self) -> "asyncpg.Connection[asyncpg.Record]":
         if self._connection is None or self._connection.is_closed():
@@ -91,6 +104,13 @@ class PostgresqlOutput:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+def _believes_anyone(dsn: str) -> bool:
+    """Tell whether a server on another machine need not show a certificate that we check."""
+    parts = urlsplit(dsn)
+    here = parts.hostname in (None, "localhost", "::1") or (parts.hostname or "").startswith("127.")
+    return not here and parse_qs(parts.query).get("sslmode") != ["verify-full"]
 
 
 def _row(event: OutEvent) -> tuple[object, ...]:

@@ -4,6 +4,7 @@ A script on the server keeps the last ids of each stream beside it and adds only
 again after a crash is not added twice. Streams are trimmed to about ``max_length``. Stream and ids belong to one hash slot.
 """
 
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from receiver.config import RedisSettings
-from receiver.errors import DeliveryError
+from receiver.errors import DeliveryError, FailedAtEvent
 from receiver.events import OutEvent
-from receiver.outputs import templates
+from receiver.outputs import causes, templates
 from receiver.outputs.closing import put_away
 from receiver.outputs.contract import Surroundings
 
@@ -56,33 +57,40 @@ class RedisOutput:
 
         Raises:
             DeliveryError: the server cannot be had, or refuses.
+            FailedAtEvent: the connection ended meanwhile.
         """
         streams: dict[str, list[bytes | str]] = {}
         for event in events:
             stream = templates.fill(self._settings.stream, event)
             streams.setdefault(stream, []).extend((event.event_id, str(event.cloud_event["type"]), event.to_json()))
+        reached = False
         try:
             client = await self._connected()
+            reached = True
             async with client.pipeline(transaction=False) as calls:
                 for stream, values in streams.items():
                     limits = (self._settings.max_length, self._settings.remembered)
                     calls.evalsha(self._script, 2, stream, f"{{{stream}}}:ids", *limits, *values)
                 await calls.execute()
         except (redis.exceptions.RedisError, OSError) as error:
+            broke = reached and isinstance(error, redis.exceptions.ConnectionError | ConnectionError)
             await self.close()
-            raise DeliveryError(f"redis: {str(error) or type(error).__name__}") from None
+            raise (FailedAtEvent if broke else DeliveryError)(
+                f"redis: {causes.describe(error, [self._settings.url.text])}"
+            ) from None
 
     async def _connected(self) -> redis.asyncio.Redis:
         if self._client is None:
             settings = self._settings
             options: dict[str, Any] = {}
-            if settings.url.text.startswith("rediss:"):
+            if settings.is_secured():
                 files = {
                     "ssl_ca_certs": settings.ca_file,
                     "ssl_certfile": settings.cert_file,
                     "ssl_keyfile": settings.key_file,
                 }
                 options = {name: str(file) for name, file in files.items() if file is not None}
+                options["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
             self._client = redis.asyncio.Redis.from_url(
                 settings.url.text, single_connection_client=True, socket_timeout=settings.timeout_seconds,
                 socket_connect_timeout=settings.timeout_seconds, retry=Retry(NoBackoff(), 0), **options,

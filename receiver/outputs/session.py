@@ -31,6 +31,7 @@ class Outcome(Enum):
     TAKEN = "taken"
     REFUSED = "refused"
     FAILED = "failed"
+    BROKEN = "broken"  # the connection ended with it in flight
 
 
 class Said(NamedTuple):

@@ -13,10 +13,10 @@ import termios
 from collections.abc import Sequence
 
 from receiver.config import SyslogSettings
-from receiver.errors import DeliveryError
+from receiver.errors import DeliveryError, FailedAtEvent
 from receiver.events import OutEvent
 from receiver.journal import Kind
-from receiver.outputs import tls
+from receiver.outputs import causes, tls
 from receiver.outputs.contract import Surroundings
 
 _MARK = "\ufeff"  # RFC 5424: what follows is UTF-8
@@ -44,10 +44,13 @@ class SyslogOutput:
 
         Raises:
             DeliveryError: the server cannot be had, or does not take the bytes.
+            FailedAtEvent: the connection ended meanwhile.
         """
+        reached = False
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 reader, writer = await self._connected()
+                reached = True
                 writer.write(b"".join([self._frame(event) for event in events]))
                 await writer.drain()
                 sock: socket.socket = writer.get_extra_info("socket")
@@ -59,9 +62,9 @@ class SyslogOutput:
                     raise ConnectionResetError("the connection was closed")
         except (OSError, TimeoutError) as error:
             await self.close()
-            raise DeliveryError(
-                f"{self._settings.host} port {self._settings.port}: {error or type(error).__name__}"
-            ) from None
+            place = f"{self._settings.host} port {self._settings.port}"
+            broke = reached and not isinstance(error, TimeoutError)
+            raise (FailedAtEvent if broke else DeliveryError)(f"{place}: {causes.describe(error)}") from None
 
     def _frame(self, event: OutEvent) -> bytes:
         row, told = event.stored.row, event.cloud_event

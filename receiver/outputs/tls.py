@@ -12,7 +12,7 @@ def context(settings: BusSettings) -> ssl.SSLContext | None:
     Raises:
         ConfigError: a certificate or a key cannot be read.
     """
-    if not settings.tls:
+    if not settings.is_secured():
         return None
     try:
         made = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))

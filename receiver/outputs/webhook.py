@@ -1,8 +1,9 @@
 """``webhook``: HTTP POST of CloudEvents, structured JSON mode, one event or a batch a request.
 
 The other side has taken an event when it answers 2xx; 400, 413, 415 and 422 refuse it, and after ``max_tries`` it is a dead
-letter; anything else is an outage and tried again for as long as it takes, with the same ids. With a ``secret``
-each request bears ``X-DC09-Signature: sha256=<hex>``, the HMAC-SHA256 of the body as sent.
+letter. A connection that ends at it, and 500, may be its fault, which ``poison`` finds out; anything else is an outage and
+tried again for as long as it takes, with the same ids. With a ``secret`` each request bears ``X-DC09-Signature:
+sha256=<hex>``, the HMAC-SHA256 of the body as sent.
 """
 
 import hashlib
@@ -14,13 +15,15 @@ import aiohttp
 
 from receiver import __version__
 from receiver.config import WebhookSettings
-from receiver.errors import DeliveryError, EventRefused
+from receiver.errors import DeliveryError, EventRefused, FailedAtEvent
 from receiver.events import OutEvent
 from receiver.outputs.contract import Surroundings
 
 _ONE = "application/cloudevents+json"
 _REFUSED = frozenset((400, 413, 415, 422))
 """Answers about what the request holds; any other concerns the server, our access or our address: an outage."""
+_STUMBLED = 500
+"""The server's own mistake, perhaps about this one event; 502 to 504 are those of who stands before it."""
 _BATCH = "application/cloudevents-batch+json"
 
 
@@ -41,6 +44,7 @@ class WebhookOutput:
 
         Raises:
             DeliveryError: no answer, or one that is not 2xx.
+            FailedAtEvent: the connection ended before the answer, or it was 500.
             EventRefused: the answer says that the event itself cannot be taken.
         """
         try:
@@ -71,12 +75,17 @@ class WebhookOutput:
         except TimeoutError:
             raise DeliveryError(f"{self._place} did not answer in {self._settings.timeout_seconds:g} s") from None
         except aiohttp.ClientError as error:
+            reached = not isinstance(error, aiohttp.ClientConnectorError)
             why = error.strerror if isinstance(error, aiohttp.ClientOSError) and error.strerror else type(error).__name__
-            raise DeliveryError(f"{self._place}: {why}") from None  # the library's own text may hold the whole address
+            raise (FailedAtEvent if reached else DeliveryError)(
+                f"{self._place}: {why}"
+            ) from None  # the library's own text may hold the whole address
 
     def _judge(self, status: int) -> None:
         if status in _REFUSED:
             raise EventRefused(f"{self._place} answered {status}")
+        if status == _STUMBLED:
+            raise FailedAtEvent(f"{self._place} answered {status}")
         if not 200 <= status < 300:
             raise DeliveryError(f"{self._place} answered {status}")
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import builtins
+import os
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +22,7 @@ from receiver.config import JournalSettings, JsonlSettings, OutputSettings
 from receiver.errors import ConfigError, DeliveryError, EventRefused
 from receiver.events import OutEvent, render
 from receiver.journal import Entry, Journal, Lane, Origin, Reader, Row, Stored
-from receiver.outputs import Forwarder, Surroundings, forwarder, orders, templates
+from receiver.outputs import Forwarder, Surroundings, causes, forwarder, orders, templates
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
 
@@ -374,3 +376,67 @@ def test_events_that_cannot_be_read_are_told_once_and_the_output_goes_on_behind_
 
     Stage(tmp_path).play(store)
     Stage(tmp_path).play(story)
+
+
+def test_a_broker_that_takes_connections_and_answers_none_costs_no_descriptors(tmp_path: Path) -> None:
+    from receiver.outputs.mqtt import MqttOutput
+
+    around = Surroundings("1", tmp_path, Telemetry(), lambda _: None, lambda _: None)
+
+    async def story(port: int) -> list[int]:
+        output, open_files = MqttOutput(config.MqttSettings(name="bus", port=port, timeout_seconds=0.1), around), list[int]()
+        for _ in range(4):
+            with pytest.raises(DeliveryError, match="did not take our connection"):
+                await output.deliver([])
+            for _ in range(100):
+                await asyncio.sleep(0)
+            open_files.append(len(os.listdir("/proc/self/fd")))
+        await output.close()
+        return open_files
+
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        first, *others = asyncio.run(story(hanging.getsockname()[1]))
+    assert all(count <= first for count in others)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nats: 'Authorization Violation'", "refuses our login"),
+        ("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)", "does not speak TLS"),
+        ("[Errno 111] Connect call failed ('127.0.0.1', 9)", "nobody listens there"),
+        ("certificate has expired", "renew it there"),
+    ],
+)
+def test_a_cause_that_is_known_is_told_in_words_with_the_librarys_behind_it(text: str, words: str) -> None:
+    told = causes.describe(OSError(text))
+    assert words in told
+    assert told.endswith(f"({text})")
+
+
+def test_what_is_not_known_is_told_as_it_is_and_no_secret_however_it_is_written() -> None:
+    assert causes.describe("the table is full") == "the table is full"
+    url = "redis://u:p%40ss@host:1/0"
+    assert causes.describe(f"cannot reach {url} as u with p@ss or p%40ss", [url]) == "cannot reach *** as u with *** or ***"
+    assert len(causes.describe("x" * 10_000)) < 400
+    assert causes.describe(ExceptionGroup("two", [TimeoutError(), OSError()])) == "TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "warns"),
+    [
+        ("postgresql://u:p@db.example/d", True),
+        ("postgresql://u:p@db.example/d?sslmode=require", True),
+        ("postgresql://u:p@db.example/d?sslmode=verify-full&sslrootcert=ca.pem", False),
+        ("postgresql://u:p@127.0.0.1:5432/d", False),
+        ("postgresql://u:p@/d?host=/run/postgresql", False),
+    ],
+)
+def test_a_database_elsewhere_whose_certificate_is_not_checked_is_warned_of(
+    dsn: str, warns: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from receiver.outputs.postgresql import PostgresqlOutput
+
+    around = Surroundings("1", tmp_path, Telemetry(), lambda _: None, lambda _: None)
+    PostgresqlOutput(config.PostgresqlSettings(name="bus", dsn=config.Secret(dsn)), around)
+    assert ("whoever answers" in caplog.text) is warns

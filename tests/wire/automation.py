@@ -33,6 +33,7 @@ class Automation:
         self.taken: list[bytes] = []
         self.moments: list[float] = []
         self.die_after: int | None = None
+        self.hangs_up: Callable[[bytes], bool] = lambda _frame: False
         self.connections = 0
         self._link: socket.socket | None = None
         self._server: socket.socket | None = None
@@ -118,6 +119,8 @@ class Automation:
             if self.die_after < 0:
                 self._stopped.set()
                 return False  # it has the frame, and nobody knows
+        if self.hangs_up(frame):
+            return False
         if answer is not None:
             if ACK in answer or b'"ACK"' in answer:
                 self.taken.append(frame)

@@ -226,64 +226,74 @@ class Postgresql(Server):
 
 
 class Mosquitto(Server):
-    """mosquitto; it writes its store when it ends in order, so it is ended so. A session keeps what is published."""
+    """mosquitto; it writes its store when it ends in order, so it is ended so. A session keeps what is published.
+
+    The session is there before anyone knows the port: whoever published first would else publish to nobody.
+    """
 
     kind, program, once = "mqtt", "mosquitto", False
+    more = ""  # lines of its configuration
     ending = signal.SIGTERM
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        known, self.port = self.port, free_port()
+        self.start()
+        self.events()
+        self.kill()
+        self.port = known
 
     def command(self) -> list[str]:
         config = self.folder / "mosquitto.conf"
         config.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence true\n"
-            f"max_queued_messages 0\npersistence_location {self.folder}/\nuser root\n", "utf-8",
+            f"max_queued_messages 0\npersistence_location {self.folder}/\nuser root\n{self.more}", "utf-8",
         )  # fmt: skip
         return [self.path, "-c", str(config)]
 
     def settings(self) -> str:
         return f"port = {self.port}\n"
 
-    def _read(self, topic: str, clean: bool, seconds: float) -> list[dict[str, Any]]:
-        """Subscribe, and read until nothing comes for so long."""
+    def _read(self, level: str, clean: bool) -> list[dict[str, Any]]:
+        """Read all that waits: a mark of our own, published now, comes last."""
         import aiomqtt
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
 
         found: list[dict[str, Any]] = []
+        mark = f"{level}/mark"
 
         async def read() -> None:
             keep = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             keep.SessionExpiryInterval = 0 if clean else 100_000
             client = aiomqtt.Client(
                 "127.0.0.1", self.port, identifier="clean" if clean else "tester", properties=keep, clean_start=clean,
-                protocol=aiomqtt.ProtocolVersion.V5,
+                protocol=aiomqtt.ProtocolVersion.V5, timeout=60,
             )  # fmt: skip
-            async with client:
-                await client.subscribe(topic, 1)
-                while True:
-                    patience = seconds if len(found) < 1000 else 5.0
-                    message = await asyncio.wait_for(anext(aiter(client.messages)), patience)
+            async with client, asyncio.timeout(120):
+                await client.subscribe(f"{level}/#", 1)
+                await client.publish(mark, b"", 1)
+                async for message in client.messages:
+                    if message.topic.value == mark:
+                        return
                     found.append(json.loads(bytes(message.payload)))
 
-        with contextlib.suppress(TimeoutError):
-            asyncio.run(read())
+        asyncio.run(read())
         return found
 
-    def prepare(self) -> None:
-        if not (self.folder / "mosquitto.db").exists():
-            self._read("signals/#", False, 0.01)
-
     def events(self) -> list[dict[str, Any]]:
-        return self._read("signals/#", False, 0.5)
+        return self._read("signals", False)
 
     def states(self) -> list[dict[str, Any]]:
         """Return the retained last states."""
-        return self._read("states/#", True, 0.5)
+        return self._read("states", True)
 
 
 class Rabbit(Server):
     """RabbitMQ on a node of its own, with a quorum of one: a durable queue bound to everything."""
 
     kind, program, once = "amqp", "rabbitmq-server", False
+    more = ""  # lines of its configuration
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -300,7 +310,7 @@ class Rabbit(Server):
 
     def environment(self) -> dict[str, str]:
         (self.folder / "plugins").write_text("[].\n", "utf-8")
-        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n", "utf-8")
+        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n{self.more}", "utf-8")
         return {
             "HOME": str(self.folder), "RABBITMQ_NODENAME": f"dc09-{self.port}@localhost",
             "RABBITMQ_NODE_PORT": str(self.port),

@@ -16,9 +16,8 @@ import pytest
 from protocols import dc09
 from receiver import clock
 from tests.wire.automation import ACK, HEARTBEAT, NAK, Automation, acknowledge, stay_silent
-from tests.wire.running import PLAIN, Running, frame, free_port, said, wait_until
+from tests.wire.running import KEY, KEYED, PLAIN, Running, frame, free_port, said, wait_until
 
-WAITING = int(os.environ.get("WAITING", "300"))
 KILLS = int(os.environ.get("KILLS", "2"))  # of the receiver, and three times as many of the automation
 FAST = "ack_seconds = 0.25\nheartbeat_seconds = 0.4"
 EVENTS = '[[outputs]]\nname = "events"\ntype = "jsonl"\npath = "events.jsonl"\n'
@@ -74,20 +73,6 @@ def test_silence_brings_four_copies_then_heartbeats_only_until_one_is_acknowledg
         assert b"501001 180000E35000000\x14" in automation.had()
         assert b"501001 180000R35000000\x14" in automation.had()
         assert len(automation.had()) == 3
-
-
-def test_a_duress_that_comes_last_goes_first_when_the_automation_is_back(tmp_path: Path) -> None:
-    port = free_port()
-    with Running(tmp_path, outputs=surgard(port, "troubles = false")) as running:
-        for first in range(1, WAITING + 1, 300):
-            last = min(first + 299, WAITING)
-            running.tcp(*[numbered(n) for n in range(first, last + 1)], replies=last - first + 1, seconds=30)
-        running.tcp(frame("0999", "1121 99 005"))
-        with Automation(port) as automation:
-            wait_until(lambda: len(automation.had()) == WAITING + 1, 120)
-            codes = [report[13:17] for report in automation.had()]
-            assert codes.index(b"E121") <= 2
-            assert [number_in(r) for r in automation.had() if b"E130" in r] == list(range(1, WAITING + 1))
 
 
 def test_nothing_is_lost_over_kills_of_the_automation_in_the_middle_and_only_what_was_in_flight_comes_twice(
@@ -151,6 +136,36 @@ def test_an_event_that_is_refused_for_ever_holds_up_nobody_and_is_kept(quick: tu
         wait_until(partial(_has, automation, b"E132"))
         assert len([report for report in automation.events() if b"E131" in report]) == 8
         assert "dead-letter" in wait_until(lambda: reasons(running))
+
+
+def test_an_event_at_which_the_automation_hangs_up_is_kept_and_holds_up_nobody(quick: tuple[Running, int]) -> None:
+    running, port = quick
+    before = running.metric("receiver_output_dead_letters", 'output="centre"')
+    with Automation(port) as automation:
+        automation.hangs_up = lambda report: b"E137" in report
+        running.tcp(
+            frame("0041", "1137 01 001"), frame("0042", "1138 01 002"), frame("0043", "1138 01 003", KEYED, KEY),
+            frame("0044", "1138 01 004", KEYED, KEY), replies=4,
+        )  # fmt: skip
+        wait_until(lambda: backlog(running) == 0, 30)
+        assert running.metric("receiver_output_dead_letters", 'output="centre"') == before + 1
+        had = [report[7:20] for report in automation.had() if b"E138" in report]
+        assert sorted(had) == [b"181A01E138010", b"182B02E138010", b"182B02E138010"]
+        assert "with this event in hand while it takes others" in running.log()
+
+
+def test_automation_that_hangs_up_on_everything_makes_no_dead_letters(quick: tuple[Running, int]) -> None:
+    running, port = quick
+    before = running.metric("receiver_output_dead_letters", 'output="centre"')
+    with Automation(port) as automation:
+        automation.hangs_up = lambda report: report != HEARTBEAT
+        running.tcp(frame("0051", "1139 01 001"), frame("0052", "1139 01 002", KEYED, KEY), replies=2)
+        running.tcp(frame("0053", "1121 01 003", KEYED, KEY))
+        wait_until(lambda: automation.connections >= 8, 30)
+        assert running.metric("receiver_output_dead_letters", 'output="centre"') == before
+        automation.hangs_up = lambda _report: False
+        wait_until(lambda: backlog(running) == 0, 30)
+        assert running.metric("receiver_output_dead_letters", 'output="centre"') == before
 
 
 def test_a_late_answer_is_never_taken_for_that_of_the_next_event(quick: tuple[Running, int]) -> None:
@@ -316,6 +331,23 @@ def test_ademco_685_says_zone_or_user_and_converts_sia(centre: Centre) -> None:
     assert centre.had("ademco", b"E133") == [b"\n11 1A01 18 E133 01 C016\r"]
     assert centre.had("ademco", b"R121") == [b"\n11 1A01 18 R121 01 U001\r"]
     assert b"\n11 1A01 18 E401 01 U005\r" in centre.had("ademco", b"E401")
+
+
+def test_silence_about_one_event_is_told_from_a_dead_link_by_others_where_there_is_no_heartbeat(tmp_path: Path) -> None:
+    port = free_port()
+    more = f"port = {port}\nack_seconds = 0.1\ntries = 2\nmax_tries = 2\ntroubles = false"
+    outputs = f'[[outputs]]\nname = "centre"\ntype = "ademco685"\n{more}\n{EVENTS}'
+    with Running(tmp_path, outputs=outputs) as running, Automation(port, end=b"\r") as automation:
+        automation.answer = stay_silent
+        running.tcp(frame("0001", "1131 01 001"), frame("0002", "1132 01 002", KEYED, KEY), replies=2)
+        wait_until(lambda: running.metric("receiver_output_failures_total", 'output="centre"') >= 6, 30)
+        assert running.metric("receiver_output_dead_letters") == 0
+        automation.answer = lambda report: None if b"E131" in report else ACK
+        running.tcp(frame("0003", "1133 01 003", KEYED, KEY), frame("0004", "1134 01 004"))
+        wait_until(lambda: backlog(running) == 0, 30)
+        assert sorted(report[12:16] for report in automation.had()) == [b"E132", b"E133", b"E134"]
+        assert running.metric("receiver_output_dead_letters", 'output="centre"') == 1
+        assert not any(b"E131" in report for report in automation.had())
 
 
 def test_a_lost_path_and_its_return_are_told_as_communication_trouble_of_the_account(centre: Centre) -> None:

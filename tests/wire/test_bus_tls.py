@@ -1,95 +1,218 @@
-"""Outputs over TLS: the server's certificate and name are checked, whoever else answers is handed nothing."""
+"""Outputs over TLS: the server's certificate and name are checked, and whoever else answers is handed nothing.
 
-import shutil
+Each real server asks for a certificate of ours and for a password as well. Kafka's mock broker speaks neither, so there a
+plain TLS listener shows what its library does; no login at a Kafka is tested.
+"""
+
+import gc
+import json
+import socket
 import ssl
-import subprocess
 import threading
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from tests.wire.running import Running, frame, free_port, wait_until
-from tests.wire.servers import Nats
+from receiver.cli import main
+from tests.wire.running import Running, frame, wait_until
+from tests.wire.secure_servers import IN_URL, PASSWORD, SECURE, Papers, Secure
+
+WRONG = "another-password"
+UNKNOWN = "is not signed by anyone we trust"
+ANOTHER_NAME = "is for another name than the one we connect to"
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed here")
-    folder = tmp_path_factory.mktemp("certificates")
-    for name in ("good", "other"):
-        command = (
-            f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
-            f"-addext subjectAltName=IP:127.0.0.1 -keyout {folder}/{name}.key -out {folder}/{name}.pem"
-        )
-        subprocess.run(command.split(), check=True, capture_output=True, timeout=20)
-    return folder
+def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
+    return Papers(tmp_path_factory.mktemp("papers"))
 
 
-class SecureNats(Nats):
-    """nats-server that speaks TLS."""
-
-    certificates = Path()
-
-    def command(self) -> list[str]:
-        command = super().command()
-        config = Path(command[2])
-        told = "authorization { user: receiver, password: secret }\n"
-        told += f'tls {{ cert_file: "{self.certificates}/good.pem", key_file: "{self.certificates}/good.key" }}\n'
-        config.write_text(config.read_text("utf-8") + told, "utf-8")
-        return command
-
-
-@pytest.mark.parametrize("trusted", ["good", "other"])
-def test_nats_is_trusted_by_its_certificate_and_trusts_our_password(
-    tmp_path: Path, certificates: Path, trusted: str
-) -> None:
-    server = SecureNats(tmp_path / "server")
-    server.certificates = certificates
-    server.start()
-    more = f'user = "receiver"\npassword = "secret"\ntls = true\nca_file = "{certificates}/{trusted}.pem"'
+@pytest.fixture(scope="module", params=SECURE, ids=lambda server: server.kind)
+def server(request: pytest.FixtureRequest, papers: Papers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    made: Secure = request.param(tmp_path_factory.mktemp("server"))
+    made.papers = papers
     try:
-        with Running(tmp_path / "receiver", outputs=server.toml(more)) as running:
-            running.tcp(frame("0001"))
-            if trusted == "good":
-                wait_until(lambda: running.metric("receiver_output_delivered_total") == 1)
-            else:
-                wait_until(lambda: "certificate verify failed" in running.log())
-                assert running.metric("receiver_output_delivered_total") == 0
+        made.start()
+        yield made
     finally:
-        server.end()
+        made.end()
 
 
-@pytest.mark.parametrize("trusted", ["good", "other"])
-def test_syslog_is_trusted_by_its_certificate(tmp_path: Path, certificates: Path, trusted: str) -> None:
-    import socket
+def attempt(folder: Path, output: str) -> tuple[bool, str]:
+    """Send the test event; return whether it was taken, and the words, in which no password may stand."""
+    file = folder / "receiver.toml"
+    file.write_text("[[listeners]]\n" + output, "utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # paho leaves the socket of a failed handshake to the collector
+        done = CliRunner().invoke(main, ["outputs", "test", "bus", "--config", str(file)])
+        gc.collect()
+    assert done.exit_code in (0, 1), done.output
+    assert not any(secret in done.output for secret in (PASSWORD, IN_URL, WRONG))
+    assert "Traceback" not in done.output
+    return done.exit_code == 0, done.output
 
-    port, lines = free_port(), list[bytes]()
+
+def test_a_server_of_our_authority_that_takes_our_login_gets_the_event(tmp_path: Path, server: Secure) -> None:
+    before = server.events() if server.kind == "amqp" else []  # its queue is made by looking
+    taken, words = attempt(tmp_path, server.output(files=server.papers.settings()))
+    assert (taken, before) == (True, []), words
+    assert [event["data"]["event_code"] for event in server.events()] == ["602"]
+
+
+def test_a_server_whose_authority_nobody_knows_is_handed_nothing(tmp_path: Path, server: Secure) -> None:
+    files = server.papers.settings(server.papers.stranger.ca_file)
+    taken, words = attempt(tmp_path, server.output(files=files))
+    assert not taken
+    assert UNKNOWN in words
+
+
+def test_a_server_under_another_name_is_handed_nothing(tmp_path: Path, server: Secure) -> None:
+    taken, words = attempt(tmp_path, server.output("localhost", files=server.papers.settings()))
+    assert not taken
+    assert ANOTHER_NAME in words
+
+
+def test_a_wrong_password_is_told_without_any_password(tmp_path: Path, server: Secure) -> None:
+    output = server.output(password=WRONG, files=server.papers.settings())
+
+    def refused() -> bool:
+        """A server may hang up before its words are read."""
+        taken, words = attempt(tmp_path, output)
+        assert not taken
+        return "the server refuses our login: compare user and password with its own" in words
+
+    wait_until(refused, 30)
+
+
+def test_a_server_that_wants_a_certificate_of_ours_is_told_of(tmp_path: Path, server: Secure) -> None:
+    output = server.output(files=server.papers.settings(certificate=False))
+
+    def refused() -> bool:
+        taken, words = attempt(tmp_path, output)
+        assert not taken
+        wanted = "certificate it asks us for is missing" if server.kind == "mqtt" else "wants a certificate of ours"
+        return wanted in words
+
+    wait_until(refused, 30)
+
+
+def test_a_receiver_hands_over_by_itself_once_the_certificate_is_right(
+    tmp_path: Path, papers: Papers, server: Secure
+) -> None:
+    with Running(tmp_path, outputs=server.output(files=papers.settings(papers.stranger.ca_file))) as running:
+        running.tcp(frame("0001"))
+        wait_until(lambda: UNKNOWN in running.log())
+        assert running.metric("receiver_output_delivered_total") == 0
+        assert running.stop() == 0
+        told = running.config.read_text("utf-8")
+        running.config.write_text(told.replace(str(papers.stranger.ca_file), str(papers.authority.ca_file)), "utf-8")
+        running.start()
+        wait_until(lambda: running.metric("receiver_output_delivered_total") >= 1)
+        log = running.log()
+    assert not any(secret in log for secret in (PASSWORD, IN_URL))
+
+
+@pytest.fixture
+def listening(papers: Papers) -> Iterator[tuple[int, list[bytes]]]:
+    """A TLS listener that wants a certificate, and what clients whose TLS stands have said to it."""
+    said = list[bytes]()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(papers.authority.ca_file))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(*papers.server)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        threading.Thread(target=_serve, args=(door, context, said.append), daemon=True).start()
+        yield door.getsockname()[1], said
+        door.shutdown(socket.SHUT_RDWR)
+
+
+def _serve(door: socket.socket, context: ssl.SSLContext, note: Callable[[bytes], None]) -> None:
+    while True:
+        try:
+            link, _ = door.accept()
+        except OSError:
+            return
+        try:
+            with context.wrap_socket(link, server_side=True) as secure:
+                while data := secure.recv(65536):
+                    note(data)
+        except OSError:
+            continue
+
+
+def kafka(port: int, files: str, host: str = "127.0.0.1") -> str:
+    login = f'user = "receiver"\npassword = "{PASSWORD}"\ntls = true\ntimeout_seconds = 2\n'
+    return f'[[outputs]]\nname = "bus"\ntype = "kafka"\nservers = ["{host}:{port}"]\n{login}{files}'
+
+
+def test_kafka_speaks_tls_and_shows_our_certificate(
+    tmp_path: Path, papers: Papers, listening: tuple[int, list[bytes]]
+) -> None:
+    taken, _ = attempt(tmp_path, kafka(listening[0], papers.settings()))
+    assert not taken  # what listens there is no broker
+    assert b"dc09-receiver-bus" in listening[1][0]
+    assert PASSWORD.encode() not in b"".join(listening[1])  # it is said only to one that answers as a broker
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_kafka_tells_a_broker_with_a_strange_certificate_nothing(
+    tmp_path: Path, papers: Papers, listening: tuple[int, list[bytes]], host: str
+) -> None:
+    stranger = papers.stranger.ca_file if host == "127.0.0.1" else None
+    taken, words = attempt(tmp_path, kafka(listening[0], papers.settings(stranger), host))
+    assert not taken
+    assert UNKNOWN in words
+    assert ANOTHER_NAME in words
+    assert not listening[1]
+
+
+def test_an_expired_certificate_is_told_of(tmp_path: Path, papers: Papers) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificates / "good.pem", certificates / "good.key")
+    context.load_cert_chain(*papers.authority.sign("old", "127.0.0.1", days=-1))
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        threading.Thread(target=_serve, args=(door, context, lambda _: None), daemon=True).start()
+        more = f"port = {door.getsockname()[1]}\ntls = true\n{papers.settings(certificate=False)}"
+        taken, words = attempt(tmp_path, f'[[outputs]]\nname = "bus"\ntype = "mqtt"\n{more}')
+        door.shutdown(socket.SHUT_RDWR)
+    assert not taken
+    assert "has expired: renew it there, and compare the clocks" in words
 
-    def serve(listening: socket.socket) -> None:
-        while True:
-            try:
-                link, _ = listening.accept()
-            except OSError:
-                return
-            try:
-                with context.wrap_socket(link, server_side=True) as secure:
-                    while data := secure.recv(65536):
-                        lines.append(data)
-            except OSError:
-                continue
 
-    more = f'port = {port}\ntls = true\nca_file = "{certificates}/{trusted}.pem"'
-    with socket.create_server(("127.0.0.1", port)) as listening:
-        threading.Thread(target=serve, args=(listening,), daemon=True).start()
-        with Running(tmp_path, outputs=f'[[outputs]]\nname = "log"\ntype = "syslog"\n{more}\n') as running:
-            running.tcp(frame("0001"))
-            if trusted == "good":
-                told = wait_until(lambda: b"".join(lines))
-                assert told.split(b" ", 1)[1].startswith(b"<107>1 ")
-            else:
-                wait_until(lambda: "certificate verify failed" in running.log().lower())
-                assert not lines
-        listening.shutdown(socket.SHUT_RDWR)
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            'type = "redis"\nurl = "redis://h:1/0"\ntls = true',
+            "url begins with redis://, which is in clear; TLS is rediss://",
+        ),
+        ('type = "amqp"\nurl = "amqp://h:1/"\ntls = true', "url begins with amqp://, which is in clear; TLS is amqps://"),
+        ('type = "mqtt"\nca_file = "ca.pem"', "ca_file is set without TLS, and nothing would be checked; set tls = true"),
+        ('type = "redis"\nurl = "rediss://h:1/0"\ncert_file = "c.pem"', "cert_file and key_file belong together"),
+        ('type = "redis"\nurl = "rediss://h:1/0?ssl_cert_reqs=none"', "url says how certificates are checked; they are"),
+        ('type = "mqtt"\ncategories = ["panic"]', "categories holds 'panic', which no code has; there are "),
+        ('type = "kafka"\ntls = true\nca_file = "absent.pem"', "ca_file, cert_file or key_file cannot be used"),
+    ],
+)
+def test_tls_that_would_only_seem_to_be_there_is_a_mistake(tmp_path: Path, settings: str, words: str) -> None:
+    file = tmp_path / "receiver.toml"
+    file.write_text(f'[[listeners]]\n[[outputs]]\nname = "bus"\n{settings}\n', "utf-8")
+    done = CliRunner().invoke(main, ["outputs", "test", "bus", "--config", str(file)])
+    assert done.exit_code == 2
+    assert words in done.output
+
+
+def test_syslog_over_tls_is_one_frame_an_event_and_a_stranger_gets_none(
+    tmp_path: Path, papers: Papers, listening: tuple[int, list[bytes]]
+) -> None:
+    told = f'[[outputs]]\nname = "bus"\ntype = "syslog"\nport = {listening[0]}\ntls = true\ntimeout_seconds = 3\n'
+    taken, words = attempt(tmp_path, told + papers.settings(papers.stranger.ca_file))
+    assert not taken
+    assert UNKNOWN in words
+    assert not listening[1]
+    taken, words = attempt(tmp_path, told + papers.settings())
+    assert taken, words
+    length, _, rest = wait_until(lambda: b"".join(listening[1])).partition(b" ")
+    assert len(rest) == int(length)
+    assert json.loads(rest.split("\ufeff".encode(), 1)[1])["data"]["event_code"] == "602"

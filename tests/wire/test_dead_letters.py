@@ -19,16 +19,17 @@ def command(*args: str) -> Result:
 
 
 class Picky(Hook):
-    """Refuses, with 422, every request that holds one of these sequences."""
+    """Refuses, with ``refusal`` (0: hangs up), every request that holds one of these sequences."""
 
     def __init__(self) -> None:
         super().__init__()
         self.refuses: set[str] = set()
+        self.refusal = 422
 
     def judge(self, body: bytes) -> int:
         told = json.loads(body)
         events = told if isinstance(told, list) else [told]
-        return 422 if any(event["data"].get("sequence") in self.refuses for event in events) else self.answer
+        return self.refusal if any(event["data"].get("sequence") in self.refuses for event in events) else self.answer
 
 
 @pytest.fixture
@@ -81,6 +82,27 @@ def test_a_duress_never_goes_to_the_dead_letters_quietly(tmp_path: Path, picky: 
         troubles = wait_until(lambda: len(found := running.events("receiver.trouble.v1")) == 2 and found)
         assert all("DURESS" in event["data"]["text"] for event in troubles)
         assert running.log().count("ERROR   duress is a dead letter") == 2
+    picky.stop()
+
+
+@pytest.mark.parametrize("how", [500, 0])
+def test_an_event_at_which_the_server_stumbles_each_time_is_laid_aside_once_others_are_taken(
+    tmp_path: Path, picky: Picky, how: int
+) -> None:
+    """Its own mistake (500), or no answer at all: the connection ends."""
+    picky.refuses, picky.refusal = {"0003"}, how
+    picky.start()
+    accounts = "account\nA000\nA001\nA002\n"
+    with Running(
+        tmp_path, outputs=webhook(picky, "batch = 20\nmax_tries = 3\ntroubles = false"), accounts=accounts
+    ) as running:
+        running.tcp(*[frame(f"{n:04d}", account=f"A{n % 3:03d}") for n in range(1, 11)], replies=10)
+        wait_until(lambda: running.metric("receiver_output_backlog", 'output="hook"') == 0, 20)
+        assert running.metric("receiver_output_dead_letters", 'output="hook"') == 1
+        assert set(_signals(picky)) == {f"{n:04d}" for n in range(1, 11) if n != 3}
+        for third in range(3):
+            mine = [n for n in map(int, _signals(picky)) if n % 3 == third]
+            assert mine == sorted(mine)
     picky.stop()
 
 

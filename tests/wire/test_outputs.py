@@ -36,6 +36,9 @@ class Hook:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 time.sleep(hook.delay_seconds)
                 answer = hook.judge(body)
+                if not answer:
+                    self.close_connection = True
+                    return
                 if answer < 300:
                     hook.requests.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 self.send_response(answer)

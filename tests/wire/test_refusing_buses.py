@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from protocols import dc09
-from tests.wire.running import Running, wait_until
-from tests.wire.servers import Nats, Postgresql, Rabbit, Server
+from tests.wire.running import Running, frame, wait_until
+from tests.wire.servers import Mosquitto, Nats, Postgresql, Rabbit, Server
 
 PANELS = ["A000", "A001"]
 
@@ -102,6 +102,53 @@ def test_a_table_refuses_what_does_not_fit_it(tmp_path: Path, ended: list[Server
     letters: list[dict[str, Any]] = [json.loads(line) for line in exported.splitlines()]
     assert {event["data"]["account"] for event in letters} == {"A001"}
     assert found(server) == ["0002", "0004", "0006"]
+
+
+def _breaks_at_the_long_one(folder: Path, server: Server) -> None:
+    """The server hangs up on one event and says no word of it: the others testify."""
+    server.start()
+    with receiver(folder, server, "max_tries = 3\ntroubles = false") as running:
+        send(running, 12, 5)
+        dead(running, 1)
+        assert "with this event in hand while it takes others" in running.log()
+        assert running.metric("receiver_output_delivered_total") == 11
+    told = list(dict.fromkeys(found(server)))  # at their first coming
+    assert sorted(told) == [f"{n:04d}" for n in range(1, 13) if n != 5]
+    for half in (0, 1):
+        mine = [n for n in map(int, told) if n % 2 == half]
+        assert mine == sorted(mine)
+
+
+def test_mosquitto_hangs_up_on_what_is_too_large(tmp_path: Path, ended: list[Server]) -> None:
+    server = Mosquitto(tmp_path / "server")
+    ended.append(server)
+    server.more = "message_size_limit 2500\n"
+    _breaks_at_the_long_one(tmp_path, server)
+
+
+def test_a_topic_that_mosquitto_does_not_let_us_write_is_no_event_lost(tmp_path: Path, ended: list[Server]) -> None:
+    """It acknowledges, and says no in the acknowledgement."""
+    server = Mosquitto(tmp_path / "server")
+    ended.append(server)
+    access = tmp_path / "access"
+    access.write_text("topic readwrite signals/mark\ntopic read signals/#\ntopic readwrite signals/normal/A000\n", "utf-8")
+    server.more = f"acl_file {access}\n"
+    server.start()
+    server.events()  # subscribes: with an access list mosquitto 2.0.11 keeps no subscription over its end
+    with receiver(tmp_path, server, "max_tries = 2\ntroubles = false") as running:
+        send(running, 8)
+        wait_until(lambda: "did not take it: the server refuses our login" in running.log())
+        running.tcp(*[frame(f"{n:04d}", account="A000") for n in range(11, 21)], replies=10)  # they testify
+        dead(running, 4)
+    assert set(found(server)) == {"0002", "0004", "0006", "0008", *[f"{n:04d}" for n in range(11, 21)]}
+
+
+@pytest.mark.skipif("CYCLES" not in os.environ, reason="RabbitMQ takes long to start: make buses")
+def test_rabbitmq_ends_the_channel_at_what_is_too_large(tmp_path: Path, ended: list[Server]) -> None:
+    server = Rabbit(tmp_path / "server")
+    ended.append(server)
+    server.more = "max_message_size = 2500\n"
+    _breaks_at_the_long_one(tmp_path, server)
 
 
 @pytest.mark.skipif("CYCLES" not in os.environ, reason="RabbitMQ takes long to start: make buses")
