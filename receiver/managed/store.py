@@ -1,5 +1,6 @@
 """The database of the managed register: commands change it, each in one transaction, and the receiver reads it."""
 
+import fcntl
 import json
 import os
 import sqlite3
@@ -78,14 +79,24 @@ class ManagedStore:
             if version not in (0, _FORMAT):
                 raise ConfigError(f"{self._file} has format {version}, this program reads format {_FORMAT}")
             if not version:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.executescript(_SCHEMA)
+                self._make(data_dir)
             self._db.execute("PRAGMA synchronous = FULL")
             self.renew_vault()
         except sqlite3.Error as error:
             raise ConfigError(f"{self._file} cannot be opened: {error}") from None
         except OSError as error:
             raise ConfigError(f"{self._file} cannot be opened: {error.strerror}") from None
+
+    def _make(self, data_dir: Path) -> None:
+        """Make the tables, one process at a time: SQLite does not wait for one that turns a new file to its log."""
+        folder = os.open(data_dir, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if not self._db.execute("PRAGMA user_version").fetchone()[0]:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.executescript(_SCHEMA)
+        finally:
+            os.close(folder)
 
     def another(self) -> "ManagedStore":
         """Open the register once more."""

@@ -306,11 +306,16 @@ class Forwarder:
     async def _send_letters_again(self) -> None:
         """Hand over dead letters that somebody wants to go out again; a failure leaves them for later."""
         limit = min(_AFTER_A_FAILURE, self._output.batch_limit)
-        letters = await asyncio.to_thread(self._reader.wanted_letters, self._settings.name, limit)
+        self.dead_letters.wanted = False  # a command that comes while they are read says so again
+        try:
+            letters = await asyncio.to_thread(self._reader.wanted_letters, self._settings.name, limit)
+        except JournalUnavailable:
+            self.dead_letters.wanted = True
+            raise
         events = await self._render([stored for _, stored in letters])
         if not events:
-            self.dead_letters.wanted = False
             return
+        self.dead_letters.wanted = True
         try:
             await self._deliver(events)
         except DeliveryError as error:

@@ -440,3 +440,26 @@ def test_a_database_elsewhere_whose_certificate_is_not_checked_is_warned_of(
     around = Surroundings("1", tmp_path, Telemetry(), lambda _: None, lambda _: None)
     PostgresqlOutput(config.PostgresqlSettings(name="bus", dsn=config.Secret(dsn)), around)
     assert ("whoever answers" in caplog.text) is warns
+
+
+def test_a_letter_asked_for_while_the_letters_are_read_is_not_forgotten(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        refused = EventRefused("not this one", 0, for_ever=True)
+        stage.target.fails = lambda events: refused if events[0].stored.position == 1 else None
+        await stage.store(2)
+        await stage.forward(lambda: stage.target.numbers() == [2])
+        stage.target.fails = lambda _events: None
+        read, loop = stage.forwarder._reader.wanted_letters, asyncio.get_running_loop()
+
+        def slowly(output: str, limit: int) -> list[Any]:
+            found = read(output, limit)
+            stage.forwarder._reader.wanted_letters = read  # type: ignore[method-assign]
+            asyncio.run_coroutine_threadsafe(stage.forwarder.dead_letters.recall(None), loop).result(10)
+            loop.call_soon_threadsafe(stage.forwarder._stored.set)  # as for a command
+            return found
+
+        stage.forwarder._reader.wanted_letters = slowly  # type: ignore[method-assign]
+        stage.forwarder.dead_letters.wanted = True
+        await stage.forward(lambda: stage.target.numbers() == [2, 1])
+
+    Stage(tmp_path).play(story)
