@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import signal
 import time
 from ipaddress import ip_address
 from pathlib import Path
@@ -33,7 +34,7 @@ def watch(config_file: Path | None, account: str | None, peer: str | None, raw: 
     if seconds is None:
         fail(f"--for is {length!r}; write 30m or 2h")
     settings, journal = reader(config_file)
-    order = None
+    ended, order = _signals(), None
     if account is not None:
         with contextlib.suppress(OSError):  # then link tests are not shown
             order = Order(settings.receiver.data_dir, account)
@@ -44,19 +45,24 @@ def watch(config_file: Path | None, account: str | None, peer: str | None, raw: 
         looker = Watch(journal, accounts_of(settings), sought, raw, clock.now_us())
         _print(looker.before(last))
         until = clock.monotonic() + seconds
-        while clock.monotonic() < until:
+        while clock.monotonic() < until and not ended:
             time.sleep(_LOOK_SECONDS)
             try:
                 _print(looker.lines(clock.now_us(), order.heard() if order else None))
             except JournalUnavailable as error:
                 click.echo(f"{error}; looking again", err=True)
-                time.sleep(1.0)
-    except KeyboardInterrupt:
-        pass
     finally:
         if order is not None:
             order.close()
         journal.close()
+
+
+def _signals() -> list[int]:
+    """Return where Ctrl-C is noted: as an exception it would be lost where it strikes in a callback of a library."""
+    seen: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: seen.append(number))
+    return seen
 
 
 def _sought(account: str | None, peer: str | None) -> Sought:
