@@ -93,6 +93,7 @@ def _rotation_line(account: Account, use: rotation.Use | None) -> str:
 @click.option(
     "--key-stdin", is_flag=True, help="Read the key from standard input, so that it stays out of the shell's history."
 )
+@click.option("--no-key", is_flag=True, help="Take the account's key away: it reports in clear from now on.")
 @click.option("--plaintext", type=click.Choice(["refuse", "accept"]))
 @click.option(
     "--supervision-seconds", help="Seconds or a category, with a margin if it has one of its own: 90, SP4, DP3+15."
@@ -101,13 +102,20 @@ def _rotation_line(account: Account, use: rotation.Use | None) -> str:
 @click.option("--dialect")
 @click.option("--site")
 @click.option("--instructions")
-def accounts_add(config_file: Path | None, account: str, key_stdin: bool, **cells: Any) -> None:
+def accounts_add(config_file: Path | None, account: str, key_stdin: bool, no_key: bool, **cells: Any) -> None:
     """Add ACCOUNT, or change the columns given of one that is there."""
     row = {name: str(value) for name, value in cells.items() if value is not None}
+    if key_stdin and no_key:
+        fail("--key-stdin and --no-key are both given; leave one out")
     if key_stdin:
-        row["key"] = sys.stdin.readline().strip()
+        row["key"] = _key_from_stdin()
+
+    def change(before: register.Row | None) -> register.Row:
+        after = (before or {"account": account}) | row
+        return after | {name: "" for name in register.SECRET_COLUMNS if no_key and name in after}
+
     with _told(store_of(load(config_file))) as store:
-        store.change(account, lambda before: (before or {"account": account}) | row)
+        store.change(account, change)
         click.echo(f"{account} is in {store.where}; {store.after}")
 
 
@@ -228,7 +236,7 @@ def accounts_rotate_master(config_file: Path | None, key_stdin: bool, generate: 
 def _reseal(store: "ManagedStore", generate: Path | None) -> int:
     """Seal all keys under a new master key that is read, or made and written down before it is used."""
     if generate is None:
-        return store.reseal(sys.stdin.readline().strip())
+        return store.reseal(_key_from_stdin())
     key = register.make_key(_MASTER_BITS)
     with _new_file(generate) as out:
         out.write(key + "\n")
@@ -239,10 +247,18 @@ def _reseal(store: "ManagedStore", generate: Path | None) -> int:
         raise
 
 
+def _key_from_stdin() -> str:
+    """Return the line on standard input, or exit 2: an empty one, of a script whose variable is not set, is no key."""
+    key = sys.stdin.readline().strip()
+    if not key:
+        fail("standard input is empty: the key is read from there, one line")
+    return key
+
+
 def _new_key(settings: config.Settings, account: str, generate: Path | None) -> str:
     """Return the new key: from standard input, or made as long as the old one and written into a new file."""
     if generate is None:
-        return sys.stdin.readline().strip()
+        return _key_from_stdin()
     before = accounts_of(settings).find(account).key
     key = register.make_key(before.bits if before else 128)
     with _new_file(generate) as out:

@@ -104,9 +104,11 @@ def test_another_account_is_not_on_test_and_the_name_matches_in_either_case() ->
     assert desk.flags("", found, "ab12", NOW, STEADY) == "on-test"
 
 
-@pytest.mark.parametrize("wrong", ["", "0", "000", "1;2", "user:", "1//2", "user:0", "x" * 9, ",".join(["1"] * 201)])
+@pytest.mark.parametrize(
+    "wrong", ["", "0", "000", "1;2", "user:", "1//2", "user:0", "x" * 9, ",".join(["1"] * 201), "all", "1,ALL", "2/all"]
+)
 def test_a_name_that_could_be_any_zone_is_refused(wrong: str) -> None:
-    with pytest.raises(ValueError, match=r"names no zone|can name none|are more than"):
+    with pytest.raises(ValueError, match=r"names no zone|can name none|are more than|'all' stands alone"):
         on_test.read_names(wrong)
 
 

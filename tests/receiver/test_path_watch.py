@@ -101,11 +101,44 @@ def test_our_own_line_down_says_so_and_is_told_as_a_silent_listener(tmp_path: Pa
     for name in room.register:
         room.seen(name.account)
     room.until(86)
-    assert room.reasons() == []
+    assert room.reasons() == [("listener-silent-cleared", 1)]
     assert room.told() == []
     room.until(100)
     assert room.reasons() == [("paths-restored", 30)]
     assert room.told() == []  # nobody was told singly, so nobody is restored singly
+
+
+def test_a_silent_listener_is_told_once_with_how_long_it_heard_nobody_and_cleared_also_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    room = Room(tmp_path, **many(30, "60"))
+    for name in room.register:
+        room.seen(name.account)
+    room.until(55)
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    again = Room(tmp_path, **many(30, "60"))
+    again.until(15)
+    assert "wire, which heard nobody for 6" in again.troubles[0].text  # not since the machine was started
+    assert again.reasons() == [("paths-lost", 30), ("listener-silent", 1)]
+    asyncio.run(again.watch.close(again.now_us + 3600 * S, again.now_us))
+    third = Room(tmp_path, **many(30, "60"))
+    third.until(30)
+    assert "listener-silent" not in dict(third.reasons())
+    third.seen("A003")
+    third.until(31)
+    assert third.reasons() == [("listener-silent-cleared", 1)]
+
+
+def test_a_silent_listener_whose_accounts_are_taken_out_hears_nobody_again(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="60", B="60")
+    for name in room.register:
+        room.seen(name.account)
+    room.until(65)
+    assert room.reasons() == [("listener-silent", 1)]
+    room.register._rows = {}
+    room.watch.changed(["A", "B"])
+    room.until(70)
+    assert room.reasons() == []
 
 
 def test_after_a_storm_those_still_silent_are_told_a_few_a_second(tmp_path: Path) -> None:
