@@ -212,7 +212,8 @@ class PathWatch:
         parts = []
         for name, count in burst.listeners.items():
             silent_us = steady_us - self._paths.heard_us(name)
-            heard = "still hears others" if silent_us < SECOND_US * 10 else f"heard nobody for {silent_us // SECOND_US} s"
+            others = self._paths.hears(name) and silent_us < SECOND_US * 10
+            heard = "still hears others" if others else f"heard nobody for {silent_us // SECOND_US} s"
             parts.append(f"{count} at listener {name}, which {heard}")
         text = f"{burst.lost} paths were lost at once ({'; '.join(parts)}): look at our own line first"
         only = next(iter(burst.listeners)) if len(burst.listeners) == 1 else None

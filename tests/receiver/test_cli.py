@@ -152,7 +152,7 @@ def _fill(folder: Path) -> None:
     identity = repeat_identity(dc09.unseal(dc09.open_envelope(frame), None))
     now = clock.now_us()
     trouble = b'{"reason": "unknown-account", "text": "account 9 is not registered", "account": "9"}'
-    path = b'{"account": "1234", "state": "lost"}'
+    path = b'{"account": "1234", "listener": "main", "state": "lost", "role": "backup", "last_seen": "2026-11-24T10:00:00Z"}'
 
     async def story() -> None:
         journal = Journal(folder, JournalSettings(), [Origin("1", "2", "main", "tcp")])
@@ -173,7 +173,7 @@ def test_the_journal_is_shown_exported_and_verified(config: Path, tmp_path: Path
     assert "DURESS" in first
     assert "Duress (user code) partition 01 user 005 [unregistered]" in first
     assert "account 9 is not registered" in second
-    assert "path lost" in third
+    assert "path lost at listener main (backup), last heard 2026-11-24T10:00:00Z" in third
     refused = run("journal", "show", "--refused", "--config", str(config)).stdout
     assert "bad-crc" in refused
     assert "\\n\\x1b[31m\\xff" in refused

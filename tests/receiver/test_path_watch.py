@@ -90,6 +90,15 @@ def test_a_storm_is_one_trouble_that_says_where_and_whether_others_are_heard(tmp
     assert room.told() == []
 
 
+def test_a_listener_that_lost_all_its_paths_within_seconds_hears_no_others(tmp_path: Path) -> None:
+    room = Room(tmp_path, **many(30, "6"))
+    room.until(20)
+    for name in room.register:
+        room.seen(name.account)
+    room.until(28)
+    assert "wire, which heard nobody for " in room.troubles[-2].text
+
+
 def test_our_own_line_down_says_so_and_is_told_as_a_silent_listener(tmp_path: Path) -> None:
     room = Room(tmp_path, **many(30, "60"))
     for name in room.register:
