@@ -13,8 +13,9 @@ import click
 from protocols.errors import KeyFormatError
 from receiver import accounts, clock, config, register, rotation
 from receiver.accounts import Account
+from receiver.cli import path_list
 from receiver.cli.options import CONFIG, accounts_of, fail, length_seconds, load, store_of
-from receiver.errors import ConfigError, RegisterUnavailable
+from receiver.errors import ConfigError, PathsUnreadable, RegisterUnavailable
 from receiver.rotation import Used
 
 if TYPE_CHECKING:
@@ -47,14 +48,19 @@ def _told(store: register.Store) -> Iterator[register.Store]:
 @accounts_group.command("list")
 @CONFIG
 @click.option("--old-keys", is_flag=True, help="Only accounts whose key is being rotated, and which key each panel uses.")
-def accounts_list(config_file: Path | None, old_keys: bool) -> None:
+@click.option("--paths", is_flag=True, help="How each account's paths stand: alive, lost, never seen, unsupervised.")
+def accounts_list(config_file: Path | None, old_keys: bool, paths: bool) -> None:
     """List the accounts; keys are never shown, only their kind."""
-    settings = load(config_file)
+    settings, as_of = load(config_file), ""
+    told: Callable[[Account], str] = _line
+    if old_keys and paths:
+        fail("--old-keys and --paths are both given; leave one out")
     try:
         found = sorted(accounts_of(settings), key=lambda account: account.account)
-    except RegisterUnavailable as error:
+        if paths:
+            told, as_of = path_list.read(settings)
+    except (RegisterUnavailable, PathsUnreadable) as error:
         fail(str(error))
-    told: Callable[[Account], str] = _line
     if old_keys:
         found = [account for account in found if account.old_key is not None]
         uses = rotation.read(settings.receiver.data_dir)
@@ -65,7 +71,7 @@ def accounts_list(config_file: Path | None, old_keys: bool) -> None:
     for account in found:
         line = told(account)
         click.echo(line if line.isprintable() else ascii(line)[1:-1])
-    click.echo(f"{len(found)} accounts", err=True)
+    click.echo(f"{len(found)} accounts{as_of and ', '}{as_of}", err=True)
 
 
 def _line(account: Account) -> str:
