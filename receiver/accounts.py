@@ -207,7 +207,9 @@ def read_csv(file: Path, environment: Mapping[str, str] = os.environ) -> dict[st
             rows, mistakes = _read_table(csv.reader(lines), file, environment)
     except FileNotFoundError:
         raise ConfigError(f"there is no file {file}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise ConfigError(f'{file} cannot be read: it is not in UTF-8; save it as "CSV UTF-8"') from None
+    except (OSError, csv.Error) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from None
     if len(mistakes) > _SHOWN_MISTAKES:
         mistakes[_SHOWN_MISTAKES:] = [f"{file}: {len(mistakes) - _SHOWN_MISTAKES} more mistakes"]
@@ -226,7 +228,7 @@ def _read_table(reader: "CsvReader", file: Path, environment: Mapping[str, str])
     unknown = [name for name in header if name not in _READ]
     if "account" not in header or unknown:
         raise ConfigError(
-            f"{file} line 1: expected a header of {','.join(COLUMNS)}, of which only account is required; "
+            f"{file} line 1: expected a header of {','.join(COLUMNS)}, with commas, of which only account is required; "
             + (f"unknown: {', '.join(unknown)}" if unknown else "account is missing")
         )
     return _read_rows(reader, header, file, environment)
@@ -369,6 +371,8 @@ def edit(file: Path, apply: Callable[[Rows], None]) -> None:
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
+        if file.exists() and file.stat().st_size:
+            read_csv(file)  # what is wrong already is not made worse
         old = file.read_text("utf-8-sig") if file.exists() else ""
         reader = csv.DictReader(io.StringIO(old, newline=""))
         rows = {row["account"].strip().upper(): row for row in reader}
@@ -391,5 +395,7 @@ def _write(file: Path, header: list[str], rows: Rows) -> None:
             os.fsync(out.fileno())
         read_csv(temporary)
         temporary.replace(file)
+    except ConfigError as error:
+        raise ConfigError(*(text.replace(f"{name} ", f"{file} as it would be: ") for text in error.mistakes)) from None
     finally:
         temporary.unlink(missing_ok=True)

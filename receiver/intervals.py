@@ -79,8 +79,8 @@ def parse(text: str) -> Supervision:
     if match is None or (match["category"] not in CATEGORIES and seconds < 1):
         shown = repr(text) if len(text) < _SHORTEST_KEY else f"a text of {len(text)} characters"
         raise ConfigError(
-            f"supervision_seconds is {shown}; it must be a whole number of 1 or more, a category (SP1 to SP6, DP1 to DP4), "
-            "either with a margin such as 90+30, or empty"
+            f"supervision_seconds is {shown}; it must be a whole number of 1 to 99999999, a category (SP1 to SP6, DP1 to "
+            "DP4), either with a margin such as 90+30, or empty"
         )
     margin = None if match["margin"] is None else int(match["margin"])
     primary, backup = CATEGORIES.get(match["category"] or "", (seconds, seconds))

@@ -80,6 +80,7 @@ class PathWatch:
             kept, wall_us = found
             gap_us = path_file.gap_us(wall_us, now_us)
             self._paths.resume(kept, self._roles.keys(), register.spelled, gap_us, steady_us)
+            self._silent = {name for name in self._roles if self._paths.silent(name) > 1}
         self.take(register)
 
     def take(self, register: Accounts) -> None:
@@ -211,7 +212,8 @@ class PathWatch:
         parts = []
         for name, count in burst.listeners.items():
             silent_us = steady_us - self._paths.heard_us(name)
-            heard = "still hears others" if silent_us < SECOND_US * 10 else f"heard nobody for {silent_us // SECOND_US} s"
+            others = self._paths.hears(name) and silent_us < SECOND_US * 10
+            heard = "still hears others" if others else f"heard nobody for {silent_us // SECOND_US} s"
             parts.append(f"{count} at listener {name}, which {heard}")
         text = f"{burst.lost} paths were lost at once ({'; '.join(parts)}): look at our own line first"
         only = next(iter(burst.listeners)) if len(burst.listeners) == 1 else None
@@ -221,8 +223,12 @@ class PathWatch:
         )
 
     def _tell_silent(self, listeners: set[str], now_us: int) -> None:
-        """Tell once of each listener that hears none of its paths any more."""
-        self._silent = {name for name in self._silent if self._paths.silent(name)}
+        """Tell once of each listener that hears none of its paths any more, and when it hears one again."""
+        for name in sorted(name for name in self._silent if not self._paths.silent(name)):
+            self._silent.remove(name)
+            if self._paths.hears(name):  # else they were all taken from the register
+                text = f"listener {name} hears supervised panels again; paths still lost are restored one by one"
+                self._raise(Trouble("listener-silent-cleared", text, now_us, listener=name), now_us)
         for name in sorted(listeners - self._silent):
             count = self._paths.silent(name)
             if count > 1:

@@ -48,7 +48,7 @@ class _Listener:
         self.number = number
         self.paths: dict[str, int] = {}
         self.alive = 0
-        self.heard_us = 0
+        self.heard_us = -(1 << 62)
 
 
 class Paths:
@@ -281,6 +281,10 @@ class Paths:
         there = self._there.get(listener)
         return 0 if there is None or there.alive else len(there.paths)
 
+    def hears(self, listener: str) -> bool:
+        """Tell whether a listener has a supervised path that is alive."""
+        return listener in self._there and self._there[listener].alive > 0
+
     def heard_us(self, listener: str) -> int:
         """Return when a supervised account was last heard at a listener."""
         return self._there[listener].heard_us
@@ -377,7 +381,9 @@ class Paths:
         self._slot.extend([_UNSET] * number)
         for number, state in enumerate(self._state):
             self._count[state] += 1
-            self._there[kept.listeners[self._listener[number]]].alive += state == ALIVE
+            there = self._there[kept.listeners[self._listener[number]]]
+            there.alive += state == ALIVE
+            there.heard_us = max(there.heard_us, self._seen_us[number])
             if state in (ALIVE, AWAITED):
                 self._put(number, now_us)
 

@@ -164,21 +164,25 @@ def check_clock(
         side = f"{age:.0f} s old" if age > 0 else f"{-age:.0f} s ahead"
         raise StaleTimestamp(
             f"the time stamp is {side}; accepted are {settings.behind_seconds} s behind to {settings.ahead_seconds} s ahead"
-            + _local_time(age, settings, account)
+            + _local_time(now_us / SECOND_US - message.panel_time, settings, account)
         )
     return False
 
 
 def _local_time(age: float, settings: ClockSettings, account: Account) -> str:
-    """Say that a stale stamp fits local time: off by whole quarters of an hour, as all zones are."""
+    """Say that a stale stamp, so old if it is UTC, fits another zone: off by whole quarters of an hour, as all zones are."""
     quarters = round(-age / _QUARTER_SECONDS)
     off = age + quarters * _QUARTER_SECONDS
-    if account.time_zone is not None or not 0 < abs(quarters) <= _MOST_QUARTERS:
-        return ""
-    if not -settings.ahead_seconds <= off <= settings.behind_seconds + 0.999:
+    if abs(quarters) > _MOST_QUARTERS or not -settings.ahead_seconds <= off <= settings.behind_seconds + 0.999:
         return ""
     side = "ahead of" if quarters > 0 else "behind"
-    return f"; fits a panel whose clock is local time, {abs(quarters) / 4:g} h {side} UTC: give the account its time_zone"
+    zone = f"{abs(quarters) / 4:g} h {side} UTC" if quarters else "UTC"
+    if account.time_zone is None:
+        return f"; fits a panel whose clock is local time, {zone}: give the account its time_zone"
+    return (
+        f"; fits a panel whose clock is {zone}, which {account.time_zone} is not now: look at summer time at the panel, "
+        "or at time_zone in the register"
+    )
 
 
 def check_account(envelope: Envelope, account: Account, accounts: Accounts) -> None:

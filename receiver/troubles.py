@@ -46,6 +46,7 @@ REASONS = {
     "paths-lost": "many paths were lost at once; the count stands for them",
     "paths-restored": "paths lost at once were heard again before they were told singly; the count stands for them",
     "listener-silent": "all supervised paths of a listener are lost",
+    "listener-silent-cleared": "a listener whose supervised paths were all lost hears one again",
     "never-seen": "a supervised account was never heard",
     "never-seen-cleared": "a supervised account told as never seen was heard for the first time",
 }

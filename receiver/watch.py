@@ -75,6 +75,7 @@ class Watch:
         self._after = dict.fromkeys(Lane, newest[0].position if newest else 0)
         self._refusal = reader.newest_refusal()
         self._heard_us = now_us
+        self._day = _day(now_us)
         self._signals: deque[int] = deque(maxlen=100)  # when the latest came
 
     def lines(self, now_us: int, heard: Heard | None = None) -> list[str]:
@@ -94,7 +95,7 @@ class Watch:
             self._refusal = refused[-1][0]
             found += [(refusal.received_us, self._refused(refusal)) for _, refusal in refused if self._is_sought(refusal)]
         found += self._passed(heard, now_us)
-        return [line for _, lines in sorted(found, key=lambda told: told[0]) for line in lines]
+        return self._by_day(sorted(found, key=lambda told: told[0]))
 
     def before(self, count: int) -> list[str]:
         """Return the same of the latest frames that are there already, up to ``count``."""
@@ -102,7 +103,17 @@ class Watch:
         kept = self._reader.refusals(1000)
         found += [(refusal.received_us, self._refused(refusal)) for refusal in kept if self._is_sought(refusal)]
         newest = sorted([told for told in found if told[1]], key=lambda told: told[0])[-count:] if count else []
-        return [line for _, lines in newest for line in lines]
+        return self._by_day(newest)
+
+    def _by_day(self, found: list[tuple[int, list[str]]]) -> list[str]:
+        """Return the lines, with a line of its own for the date where it is another than of the line before."""
+        told: list[str] = []
+        for moment, lines in found:
+            if _day(moment) != self._day:
+                self._day = _day(moment)
+                told.append(f"--- {self._day} ---")
+            told += lines
+        return told
 
     def _is_sought(self, refusal: Refusal) -> bool:
         return self._sought.holds(refusal.account, refusal.peer, refusal.raw)
@@ -154,6 +165,10 @@ class Watch:
         if self._raw:
             yield _more(repr(raw)[2:-1])
             yield _more(raw.hex().upper())
+
+
+def _day(moment_us: int) -> str:
+    return clock.to_text(moment_us)[:10]
 
 
 def _what(data: dict[str, Any]) -> str:

@@ -13,8 +13,9 @@ import click
 from protocols.errors import KeyFormatError
 from receiver import accounts, clock, config, register, rotation
 from receiver.accounts import Account
+from receiver.cli import path_list
 from receiver.cli.options import CONFIG, accounts_of, fail, length_seconds, load, store_of
-from receiver.errors import ConfigError, RegisterUnavailable
+from receiver.errors import ConfigError, PathsUnreadable, RegisterUnavailable
 from receiver.rotation import Used
 
 if TYPE_CHECKING:
@@ -47,14 +48,19 @@ def _told(store: register.Store) -> Iterator[register.Store]:
 @accounts_group.command("list")
 @CONFIG
 @click.option("--old-keys", is_flag=True, help="Only accounts whose key is being rotated, and which key each panel uses.")
-def accounts_list(config_file: Path | None, old_keys: bool) -> None:
+@click.option("--paths", is_flag=True, help="How each account's paths stand: alive, lost, never seen, unsupervised.")
+def accounts_list(config_file: Path | None, old_keys: bool, paths: bool) -> None:
     """List the accounts; keys are never shown, only their kind."""
-    settings = load(config_file)
+    settings, as_of = load(config_file), ""
+    told: Callable[[Account], str] = _line
+    if old_keys and paths:
+        fail("--old-keys and --paths are both given; leave one out")
     try:
         found = sorted(accounts_of(settings), key=lambda account: account.account)
-    except RegisterUnavailable as error:
+        if paths:
+            told, as_of = path_list.read(settings)
+    except (RegisterUnavailable, PathsUnreadable) as error:
         fail(str(error))
-    told: Callable[[Account], str] = _line
     if old_keys:
         found = [account for account in found if account.old_key is not None]
         uses = rotation.read(settings.receiver.data_dir)
@@ -65,7 +71,7 @@ def accounts_list(config_file: Path | None, old_keys: bool) -> None:
     for account in found:
         line = told(account)
         click.echo(line if line.isprintable() else ascii(line)[1:-1])
-    click.echo(f"{len(found)} accounts", err=True)
+    click.echo(f"{len(found)} accounts{as_of and ', '}{as_of}", err=True)
 
 
 def _line(account: Account) -> str:
@@ -93,6 +99,7 @@ def _rotation_line(account: Account, use: rotation.Use | None) -> str:
 @click.option(
     "--key-stdin", is_flag=True, help="Read the key from standard input, so that it stays out of the shell's history."
 )
+@click.option("--no-key", is_flag=True, help="Take the account's key away: it reports in clear from now on.")
 @click.option("--plaintext", type=click.Choice(["refuse", "accept"]))
 @click.option(
     "--supervision-seconds", help="Seconds or a category, with a margin if it has one of its own: 90, SP4, DP3+15."
@@ -101,13 +108,20 @@ def _rotation_line(account: Account, use: rotation.Use | None) -> str:
 @click.option("--dialect")
 @click.option("--site")
 @click.option("--instructions")
-def accounts_add(config_file: Path | None, account: str, key_stdin: bool, **cells: Any) -> None:
+def accounts_add(config_file: Path | None, account: str, key_stdin: bool, no_key: bool, **cells: Any) -> None:
     """Add ACCOUNT, or change the columns given of one that is there."""
     row = {name: str(value) for name, value in cells.items() if value is not None}
+    if key_stdin and no_key:
+        fail("--key-stdin and --no-key are both given; leave one out")
     if key_stdin:
-        row["key"] = sys.stdin.readline().strip()
+        row["key"] = _key_from_stdin()
+
+    def change(before: register.Row | None) -> register.Row:
+        after = (before or {"account": account}) | row
+        return after | {name: "" for name in register.SECRET_COLUMNS if no_key and name in after}
+
     with _told(store_of(load(config_file))) as store:
-        store.change(account, lambda before: (before or {"account": account}) | row)
+        store.change(account, change)
         click.echo(f"{account} is in {store.where}; {store.after}")
 
 
@@ -228,7 +242,7 @@ def accounts_rotate_master(config_file: Path | None, key_stdin: bool, generate: 
 def _reseal(store: "ManagedStore", generate: Path | None) -> int:
     """Seal all keys under a new master key that is read, or made and written down before it is used."""
     if generate is None:
-        return store.reseal(sys.stdin.readline().strip())
+        return store.reseal(_key_from_stdin())
     key = register.make_key(_MASTER_BITS)
     with _new_file(generate) as out:
         out.write(key + "\n")
@@ -239,10 +253,18 @@ def _reseal(store: "ManagedStore", generate: Path | None) -> int:
         raise
 
 
+def _key_from_stdin() -> str:
+    """Return the line on standard input, or exit 2: an empty one, of a script whose variable is not set, is no key."""
+    key = sys.stdin.readline().strip()
+    if not key:
+        fail("standard input is empty: the key is read from there, one line")
+    return key
+
+
 def _new_key(settings: config.Settings, account: str, generate: Path | None) -> str:
     """Return the new key: from standard input, or made as long as the old one and written into a new file."""
     if generate is None:
-        return sys.stdin.readline().strip()
+        return _key_from_stdin()
     before = accounts_of(settings).find(account).key
     key = register.make_key(before.bits if before else 128)
     with _new_file(generate) as out:

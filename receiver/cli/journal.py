@@ -92,8 +92,15 @@ def _one_line(position: int, event: dict[str, Any]) -> str:
         mark = "DURESS" if data["duress"] else f"prio {data['priority']}"
         flags = f" [{' '.join(data['flags'])}]" if data["flags"] else ""
         return f"{position:>8}  {event['time']}  {mark:<6}  {data['account']:<8} {what}{number}{flags}"
-    told = data.get("text") or f"path {data.get('state')}"
+    told = data.get("text") or _path_line(data)
     return f"{position:>8}  {event['time']}  {kind:<7} {data.get('account') or '-':<8} {told}"
+
+
+def _path_line(data: dict[str, Any]) -> str:
+    role = f" ({data['role']})" if data.get("role") else ""
+    return (
+        f"path {data.get('state')} at listener {data.get('listener')}{role}, last heard {data.get('last_seen') or 'never'}"
+    )
 
 
 @journal.command("export")

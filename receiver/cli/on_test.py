@@ -48,7 +48,7 @@ def accounts_test(
         if account.upper() not in in_force:
             fail(f"account {account} is not on test")
         order = _lay(data_dir, account, None, by, reason)
-        _confirm(data_dir, order, account, False)
+        _confirm(data_dir, order, account, None)
         return
     register = accounts_of(settings)
     found = register.find(account)
@@ -57,7 +57,7 @@ def accounts_test(
     account = found.account or account  # as the register writes it, not as the panel may send it
     ticket = _ticket(account, zones, points, _told("--reason", reason, "why"), by, length, until)
     _tell_before(settings, ticket)
-    _confirm(data_dir, _lay(data_dir, account, ticket, by, reason), account, True)
+    _confirm(data_dir, _lay(data_dir, account, ticket, by, reason), account, ticket)
 
 
 def _told(option: str, text: str, what: str) -> str:
@@ -126,23 +126,25 @@ def _tell_before(settings: Settings, ticket: on_test.Ticket) -> None:
         click.echo("no hold-up point is ticked: a duress from this account is a real one", err=True)
 
 
-def _confirm(data_dir: Path, order: Path, account: str, begin: bool) -> None:
-    """Wait until the receiver has carried the order out and say how it stands; exit 1 when it does not stand as wanted."""
+def _confirm(data_dir: Path, order: Path, account: str, begun: on_test.Ticket | None) -> None:
+    """Wait until the receiver has carried the order out and say how it stands; exit 2 when it does not stand as wanted."""
     until = clock.monotonic() + _WAIT_SECONDS
     while not on_test.taken(order) and clock.monotonic() < until:
         time.sleep(0.05)
     if not on_test.taken(order):
         fail(
             f"the receiver has not taken the order in {_WAIT_SECONDS:.0f} s: is it running on {data_dir}? Account {account} "
-            f"is {'not on test yet' if begin else 'still on test'}; the order waits there for it"
+            f"is {'still on test' if begun is None else 'not on test as asked yet'}; the order waits there for it"
         )
     found = [ticket for ticket in _in_force(data_dir) if ticket.account == account.upper()]
-    if begin and not found:
+    if begun is not None and not found:
         fail(f"account {account} is not on test: too many accounts are, or the receiver's clock is past the time")
     for ticket in found:
         click.echo(_line(ticket))
-    if not begin:
+    if begun is None and not found:
         click.echo(f"account {account} is no longer on test")
+    elif found != [begun]:
+        fail(f"somebody else changed the test of account {account} at the same moment, and this is how it stands: ask them")
 
 
 def _list(data_dir: Path) -> None:

@@ -38,7 +38,7 @@ def watch(config_file: Path | None, account: str | None, peer: str | None, raw: 
     if account is not None:
         with contextlib.suppress(OSError):  # then link tests are not shown
             order = Order(settings.receiver.data_dir, account)
-    click.echo(f"watching {account or peer}; Ctrl-C ends", err=True)
+    click.echo(f"watching {account or peer}, times in UTC; Ctrl-C ends", err=True)
     if order is None:
         click.echo("link tests and repeats are not shown", err=True)
     try:

@@ -68,6 +68,8 @@ def read_names(text: str) -> tuple[str, ...]:
         if _is_name(name) is None:
             raise ValueError(f"{part.strip()[:40]!r} names no zone; write 15, 2/15 (partition 2) or user:5")
         partition, slash, number = name.rpartition("/")
+        if number == "ALL":
+            raise ValueError("'all' stands alone, and for --zones only; tick hold-up points one by one, such as 15,user:5")
         user, number = number.startswith("user:"), number.removeprefix("user:").lstrip("0")
         if not number:
             raise ValueError(f"{part.strip()!r}: panels send zero when they do not know the zone, so it can name none")

@@ -117,13 +117,32 @@ def test_the_register_is_rewritten_whole_or_not_at_all(tmp_path: Path) -> None:
     found = accounts.read_csv(file)
     assert (found["1234"].name, found["1234"].site) == ("a", "b")
     before = file.read_bytes()
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"^\S+/a\.csv as it would be: line 4: a key is"):
         accounts.rewrite(file, {"9999": {"account": "9999", "key": "short"}})
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
     accounts.rewrite(file, {"1234": None})
     assert list(accounts.read_csv(file)) == ["5678"]
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"account;name\n1;a\n", "with commas, .* unknown: account;name"),
+        (b"name\na\n", "account is missing"),
+        (b"account,name\n1,Caf\xe9\n", 'it is not in UTF-8; save it as "CSV UTF-8"'),
+        (b"account,key\n1,short\n", "a.csv line 2: a key is"),
+    ],
+)
+def test_a_register_that_is_wrong_already_is_told_as_it_stands_and_not_changed(
+    tmp_path: Path, content: bytes, wanted: str
+) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=wanted):
+        accounts.rewrite(file, {"2": {"account": "2"}})
+    assert file.read_bytes() == content
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])

@@ -120,6 +120,25 @@ def test_accounts_are_listed_added_changed_removed_and_imported(config: Path, tm
     assert "Renamed" in accounts("list").stdout
 
 
+@pytest.mark.parametrize("feed", ["", "\n", "  \n"])
+def test_a_key_is_taken_away_only_by_its_own_option(config: Path, feed: str) -> None:
+    def accounts(*args: str, feed: str | None = None) -> Result:
+        return run("accounts", args[0], "--config", str(config), *args[1:], feed=feed)
+
+    accounts("add", "5678", "--name", "New", "--key-stdin", feed=SECRET + "\n")
+    for command in ("add", "rotate-key"):
+        done = accounts(command, "5678", "--key-stdin", feed=feed)
+        assert (done.exit_code, "standard input is empty" in done.stderr) == (2, True)
+    both = accounts("add", "5678", "--key-stdin", "--no-key", feed=SECRET)
+    assert (both.exit_code, "leave one out" in both.stderr) == (2, True)
+    assert "AES-128" in next(line for line in accounts("list").stdout.splitlines() if line.startswith("5678"))
+    accounts("rotate-key", "5678", "--key-stdin", feed=SECRET[::-1])
+    assert accounts("add", "5678", "--no-key").exit_code == 0
+    line = next(line for line in accounts("list").stdout.splitlines() if line.startswith("5678"))
+    assert ("no key" in line, "New" in line, accounts("list", "--old-keys").stdout) == (True, True, "")
+    assert accounts("add", "6789", "--no-key").exit_code == 0
+
+
 def test_without_a_register_the_command_says_what_to_set(tmp_path: Path) -> None:
     file = tmp_path / "r.toml"
     file.write_text("", "utf-8")
@@ -133,7 +152,7 @@ def _fill(folder: Path) -> None:
     identity = repeat_identity(dc09.unseal(dc09.open_envelope(frame), None))
     now = clock.now_us()
     trouble = b'{"reason": "unknown-account", "text": "account 9 is not registered", "account": "9"}'
-    path = b'{"account": "1234", "state": "lost"}'
+    path = b'{"account": "1234", "listener": "main", "state": "lost", "role": "backup", "last_seen": "2026-11-24T10:00:00Z"}'
 
     async def story() -> None:
         journal = Journal(folder, JournalSettings(), [Origin("1", "2", "main", "tcp")])
@@ -154,7 +173,7 @@ def test_the_journal_is_shown_exported_and_verified(config: Path, tmp_path: Path
     assert "DURESS" in first
     assert "Duress (user code) partition 01 user 005 [unregistered]" in first
     assert "account 9 is not registered" in second
-    assert "path lost" in third
+    assert "path lost at listener main (backup), last heard 2026-11-24T10:00:00Z" in third
     refused = run("journal", "show", "--refused", "--config", str(config)).stdout
     assert "bad-crc" in refused
     assert "\\n\\x1b[31m\\xff" in refused

@@ -1,6 +1,7 @@
 """Dialects: which names there are, what each allows, and what the refusals log says of a frame that one would allow."""
 
 import asyncio
+from zoneinfo import ZoneInfo
 
 import pytest
 from msgspec.structs import replace
@@ -99,6 +100,24 @@ def test_a_stamp_in_local_time_is_refused_with_a_hint(off_seconds: int, hint: st
     assert refusal.reason == "stale-timestamp"
     assert hint in refusal.text
     assert ("time_zone" in refusal.text) is bool(hint)
+
+
+@pytest.mark.parametrize(
+    ("off_seconds", "hint"),
+    [
+        (0, "clock is UTC, which Asia/Tokyo is not now"),
+        (8 * 3600, "clock is 8 h ahead of UTC, which Asia/Tokyo is not now"),
+        (9 * 3600 + 400, ""),
+    ],
+)
+def test_a_stamp_that_is_not_of_the_accounts_zone_is_refused_with_a_hint(off_seconds: int, hint: str) -> None:
+    desk = Desk()
+    desk.pipeline.accounts = Accounts({"5678": Account("5678", key=KEY, time_zone=ZoneInfo("Asia/Tokyo"))})
+    heard(desk, panel("5678", key=KEY, panel_time=NOW + off_seconds))
+    (refusal,) = desk.journal.refusals
+    assert refusal.reason == "stale-timestamp"
+    assert hint in refusal.text
+    assert ("summer time" in refusal.text) is bool(hint)
 
 
 def test_423_is_duress_at_a_listener_of_that_dialect_unless_the_account_has_its_own() -> None:

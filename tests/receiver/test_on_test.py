@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from protocols import contact_id, dc09
 from receiver import clock, on_test, payloads
+from receiver.cli.on_test import _confirm
 from receiver.on_test import Desk, OnTest, Ticket, orders
 from receiver.troubles import Trouble
 
@@ -104,9 +105,11 @@ def test_another_account_is_not_on_test_and_the_name_matches_in_either_case() ->
     assert desk.flags("", found, "ab12", NOW, STEADY) == "on-test"
 
 
-@pytest.mark.parametrize("wrong", ["", "0", "000", "1;2", "user:", "1//2", "user:0", "x" * 9, ",".join(["1"] * 201)])
+@pytest.mark.parametrize(
+    "wrong", ["", "0", "000", "1;2", "user:", "1//2", "user:0", "x" * 9, ",".join(["1"] * 201), "all", "1,ALL", "2/all"]
+)
 def test_a_name_that_could_be_any_zone_is_refused(wrong: str) -> None:
-    with pytest.raises(ValueError, match=r"names no zone|can name none|are more than"):
+    with pytest.raises(ValueError, match=r"names no zone|can name none|are more than|'all' stands alone"):
         on_test.read_names(wrong)
 
 
@@ -210,6 +213,20 @@ def test_nothing_begins_that_cannot_be_written_down_and_an_ending_counts_at_once
     assert (room.look(), on_test.taken(order)) == ([], False)  # told once; the order stays for a restart
     blocker.rmdir()
     assert (room.look(), on_test.taken(order)) == ([], True)
+
+
+def test_whoever_asks_for_a_test_while_another_takes_its_place_is_told_that_it_is_not_theirs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, other = ticket(zones="1"), ticket(zones="2", by="B. Bakker")
+    orders.keep(tmp_path, [other])
+    for wanted in (mine, None):
+        with pytest.raises(SystemExit) as ended:
+            _confirm(tmp_path, tmp_path / "carried-out", other.account, wanted)
+        told = capsys.readouterr()
+        assert (ended.value.code, "zones 2" in told.out, "somebody else" in told.err) == (2, True, True)
+    _confirm(tmp_path, tmp_path / "carried-out", other.account, other)
+    assert "zones 2" in capsys.readouterr().out
 
 
 def test_orders_and_a_file_that_are_not_ours_put_nothing_on_test(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from receiver.accounts import Account, Accounts
+from receiver.cli import main
 from receiver.clock import SECOND_US as S
 from receiver.config import ListenerSettings, SupervisionSettings
 from receiver.errors import RegisterUnavailable
@@ -90,6 +92,15 @@ def test_a_storm_is_one_trouble_that_says_where_and_whether_others_are_heard(tmp
     assert room.told() == []
 
 
+def test_a_listener_that_lost_all_its_paths_within_seconds_hears_no_others(tmp_path: Path) -> None:
+    room = Room(tmp_path, **many(30, "6"))
+    room.until(20)
+    for name in room.register:
+        room.seen(name.account)
+    room.until(28)
+    assert "wire, which heard nobody for " in room.troubles[-2].text
+
+
 def test_our_own_line_down_says_so_and_is_told_as_a_silent_listener(tmp_path: Path) -> None:
     room = Room(tmp_path, **many(30, "60"))
     for name in room.register:
@@ -101,11 +112,81 @@ def test_our_own_line_down_says_so_and_is_told_as_a_silent_listener(tmp_path: Pa
     for name in room.register:
         room.seen(name.account)
     room.until(86)
-    assert room.reasons() == []
+    assert room.reasons() == [("listener-silent-cleared", 1)]
     assert room.told() == []
     room.until(100)
     assert room.reasons() == [("paths-restored", 30)]
     assert room.told() == []  # nobody was told singly, so nobody is restored singly
+
+
+def test_a_silent_listener_is_told_once_with_how_long_it_heard_nobody_and_cleared_also_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    room = Room(tmp_path, **many(30, "60"))
+    for name in room.register:
+        room.seen(name.account)
+    room.until(55)
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    again = Room(tmp_path, **many(30, "60"))
+    again.until(15)
+    assert "wire, which heard nobody for 6" in again.troubles[0].text  # not since the machine was started
+    assert again.reasons() == [("paths-lost", 30), ("listener-silent", 1)]
+    asyncio.run(again.watch.close(again.now_us + 3600 * S, again.now_us))
+    third = Room(tmp_path, **many(30, "60"))
+    third.until(30)
+    assert "listener-silent" not in dict(third.reasons())
+    third.seen("A003")
+    third.until(31)
+    assert third.reasons() == [("listener-silent-cleared", 1)]
+
+
+def test_a_silent_listener_whose_accounts_are_taken_out_hears_nobody_again(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="60", B="60")
+    for name in room.register:
+        room.seen(name.account)
+    room.until(65)
+    assert room.reasons() == [("listener-silent", 1)]
+    room.register._rows = {}
+    room.watch.changed(["A", "B"])
+    room.until(70)
+    assert room.reasons() == []
+
+
+def test_accounts_list_says_how_each_path_stands_as_it_was_written_down(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = {"alive": "600", "lost": "60", "never": "60", "awaited": "600", "two": "DP4+0"}
+    room = Room(data, **rows)
+    for name, listener in (("alive", "wire"), ("lost", "radio"), ("two", "wire")):
+        room.seen(name, listener)
+    room.until(80)
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    register = [f"{name},{text}" for name, text in rows.items()] + ["free,", "new,60"]
+    (tmp_path / "accounts.csv").write_text("account,supervision_seconds\n" + "\n".join(register) + "\n", "utf-8")
+    config = tmp_path / "receiver.toml"
+    config.write_text(
+        '[accounts]\nfile = "accounts.csv"\n[[listeners]]\nname = "wire"\nrole = "primary"\n'
+        '[[listeners]]\nname = "radio"\nport = 12129\nrole = "backup"\n', "utf-8",
+    )  # fmt: skip
+    done = CliRunner().invoke(main, ["accounts", "list", "--paths", "--config", str(config)])
+    assert {line.split()[0]: line[18:] for line in done.stdout.splitlines()} == {
+        "alive": "alive at wire (primary), last heard 1970-01-01T01:00:00Z",
+        "awaited": "not heard yet",
+        "free": "unsupervised",
+        "lost": "LOST at radio (backup), last heard 1970-01-01T01:00:00Z",
+        "never": "NEVER SEEN",
+        "new": "not looked at yet",
+        "two": "alive at wire (primary), last heard 1970-01-01T01:00:00Z; not heard yet at a backup listener",
+    }
+    assert done.stderr == "7 accounts, paths as of 1970-01-01T01:01:20Z\n"
+    both = CliRunner().invoke(main, ["accounts", "list", "--paths", "--old-keys", "--config", str(config)])
+    assert (both.exit_code, "leave one out" in both.stderr) == (2, True)
+    (data / "paths.state").write_bytes(b"torn")
+    torn = CliRunner().invoke(main, ["accounts", "list", "--paths", "--config", str(config)])
+    assert (torn.exit_code, "is damaged" in torn.stderr) == (2, True)
+    (data / "paths.state").unlink()
+    none = CliRunner().invoke(main, ["accounts", "list", "--paths", "--config", str(config)])
+    assert (none.exit_code, "no receiver has written" in none.stderr, "LOST" in none.stdout) == (0, True, False)
 
 
 def test_after_a_storm_those_still_silent_are_told_a_few_a_second(tmp_path: Path) -> None:

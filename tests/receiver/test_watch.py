@@ -93,6 +93,16 @@ def test_the_newest_of_before_come_first_and_raw_shows_bytes_that_cannot_steer_a
     assert all(line.isprintable() for line in told)
 
 
+def test_what_came_on_another_day_stands_under_its_date(room: Room) -> None:
+    day_us = 86_400 * clock.SECOND_US
+    watch = Watch(room.reader, REGISTER, ACCOUNT, False, NOW + day_us)
+    before = watch.before(5)
+    assert [line for line in before if line.startswith("---")] == ["--- 2026-09-21 ---"] == before[:1]
+    room.store([signal("ab12", 3, NOW + day_us), signal("ab12", 4, NOW + day_us)], [])
+    told = watch.lines(NOW + day_us)
+    assert [line for line in told if line.startswith("---")] == ["--- 2026-09-22 ---"] == told[:1]
+
+
 def test_troubles_and_paths_of_the_account_are_told_too(room: Room) -> None:
     watch = room.watch()
     trouble = b'{"reason": "second-address", "text": "two of them", "account": "AB12", "peer": null}'
