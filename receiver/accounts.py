@@ -9,11 +9,8 @@ Accounts match without regard to case (panels print hex digits in either); repli
 """
 
 import csv
-import fcntl
-import io
 import os
 import re
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -339,63 +336,3 @@ def read_zone(text: str) -> ZoneInfo:
         return ZoneInfo(text)
     except (KeyError, ValueError, OSError):
         raise ConfigError(f"time_zone is {_shown(text)}; it must be a name such as Europe/Amsterdam, or empty") from None
-
-
-Rows = dict[str, dict[str, str]]
-"""The cells of each account by column, under the upper-case account."""
-
-
-def rewrite(file: Path, change: dict[str, dict[str, str] | None]) -> None:
-    """Write the CSV file anew with some accounts replaced, added, or (None) removed; the old one stays until that is done.
-
-    Raises:
-        ConfigError: the result would not be a valid register; the file is unchanged.
-    """
-
-    def apply(rows: Rows) -> None:
-        for account, row in change.items():
-            if row is None:
-                rows.pop(account.upper(), None)
-            else:
-                rows[account.upper()] = rows.get(account.upper(), {}) | row
-
-    edit(file, apply)
-
-
-def edit(file: Path, apply: Callable[[Rows], None]) -> None:
-    """Let ``apply`` change the rows of the CSV file and write it anew; other commands wait meanwhile.
-
-    Raises:
-        ConfigError: the result would not be a valid register; the file is unchanged. Or what ``apply`` raises.
-    """
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if file.exists() and file.stat().st_size:
-            read_csv(file)  # what is wrong already is not made worse
-        old = file.read_text("utf-8-sig") if file.exists() else ""
-        reader = csv.DictReader(io.StringIO(old, newline=""))
-        rows = {row["account"].strip().upper(): row for row in reader}
-        apply(rows)
-        header = dict.fromkeys(reader.fieldnames or COLUMNS) | dict.fromkeys(name for row in rows.values() for name in row)
-        _write(file, list(header), rows)
-    finally:
-        os.close(folder)
-
-
-def _write(file: Path, header: list[str], rows: Rows) -> None:
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".new")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-            writer = csv.DictWriter(out, header, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows.values())
-            out.flush()
-            os.fsync(out.fileno())
-        read_csv(temporary)
-        temporary.replace(file)
-    except ConfigError as error:
-        raise ConfigError(*(text.replace(f"{name} ", f"{file} as it would be: ") for text in error.mistakes)) from None
-    finally:
-        temporary.unlink(missing_ok=True)

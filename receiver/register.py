@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from receiver import accounts, clock
+from receiver import account_file, accounts, clock
 from receiver.errors import ConfigError
 
 SECRET_COLUMNS = ("key", "key_file", "old_key", "old_key_until")
@@ -67,7 +67,7 @@ class CsvStore:
     def change(self, account: str, change: Change) -> None:
         """Change one account."""
 
-        def apply(rows: accounts.Rows) -> None:
+        def apply(rows: account_file.Rows) -> None:
             name = account.upper()
             row = change(rows.get(name))
             if row is None:
@@ -75,7 +75,7 @@ class CsvStore:
             else:
                 rows[name] = row
 
-        accounts.edit(self._file, apply)
+        account_file.edit(self._file, apply)
 
     def put(self, rows: Iterable[Row], base: Path) -> int:
         """Add or replace accounts; columns that are not given stay as they are."""
@@ -85,10 +85,10 @@ class CsvStore:
                 row["key_file"] = str(base.absolute() / row["key_file"])
             given[row["account"].upper()] = row
 
-        def apply(known: accounts.Rows) -> None:
+        def apply(known: account_file.Rows) -> None:
             known.update({name: known.get(name, {}) | row for name, row in given.items()})
 
-        accounts.edit(self._file, apply)
+        account_file.edit(self._file, apply)
         return len(given)
 
     def rows(self, with_keys: bool) -> Iterator[Row]:

@@ -15,8 +15,8 @@ LAYERS = [
     "receiver.intervals receiver.dialects receiver.path_values",
     "receiver.config",
     "receiver.accounts receiver.journal receiver.clockwatch receiver.vault receiver.sightings",
-    "receiver.policy receiver.telemetry receiver.defaults receiver.payloads receiver.replies receiver.paths "
-    "receiver.troubles",
+    "receiver.account_file receiver.policy receiver.telemetry receiver.defaults receiver.payloads receiver.replies "
+    "receiver.paths receiver.troubles",
     "receiver.events receiver.senders receiver.journal_watch receiver.arrivals receiver.on_test receiver.rotation "
     "receiver.storms receiver.path_file",
     "receiver.register receiver.aside",

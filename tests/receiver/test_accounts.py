@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from protocols.dc09 import Key
-from receiver import accounts, clock
+from receiver import account_file, accounts, clock
 from receiver.errors import ConfigError
 from receiver.intervals import parse
 
@@ -110,18 +110,31 @@ def test_strangers_are_accepted_only_while_nobody_is_registered_or_when_told(
     assert accounts.load(file, None, unknown).accept_unknown is accepted
 
 
+def rewrite(file: Path, change: dict[str, dict[str, str] | None]) -> None:
+    """Replace, add or (None) remove accounts."""
+
+    def apply(rows: account_file.Rows) -> None:
+        for account, row in change.items():
+            if row is None:
+                del rows[account]
+            else:
+                rows[account] = rows.get(account, {}) | row
+
+    account_file.edit(file, apply)
+
+
 def test_the_register_is_rewritten_whole_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
-    accounts.rewrite(file, {"1234": {"account": "1234", "name": "a"}})
-    accounts.rewrite(file, {"1234": {"account": "1234", "site": "b"}, "5678": {"account": "5678"}})
+    rewrite(file, {"1234": {"account": "1234", "name": "a"}})
+    rewrite(file, {"1234": {"account": "1234", "site": "b"}, "5678": {"account": "5678"}})
     found = accounts.read_csv(file)
     assert (found["1234"].name, found["1234"].site) == ("a", "b")
     before = file.read_bytes()
     with pytest.raises(ConfigError, match=r"^\S+/a\.csv as it would be: line 4: a key is"):
-        accounts.rewrite(file, {"9999": {"account": "9999", "key": "short"}})
+        rewrite(file, {"9999": {"account": "9999", "key": "short"}})
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
-    accounts.rewrite(file, {"1234": None})
+    rewrite(file, {"1234": None})
     assert list(accounts.read_csv(file)) == ["5678"]
     assert file.stat().st_mode & 0o777 == 0o600
 
@@ -141,7 +154,7 @@ def test_a_register_that_is_wrong_already_is_told_as_it_stands_and_not_changed(
     file = tmp_path / "a.csv"
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=wanted):
-        accounts.rewrite(file, {"2": {"account": "2"}})
+        rewrite(file, {"2": {"account": "2"}})
     assert file.read_bytes() == content
 
 

@@ -3,7 +3,7 @@
 Panels behave as panels do: what got no ACK before the kill they send again, with the same sequence, encrypted anew, until
 it gets one. So at the end every message was acknowledged, and each must be in the journal exactly once, whichever side of a
 kill it was written on. Half of the panels speak UDP, half encrypt; messages are urgent, ordinary, or hold an event of each,
-with link tests between them. One output follows, another is away until the end. ``CYCLES`` sets the number of kills: 25 in
+with link tests between them. One output follows, another is away until the end. ``CYCLES`` sets the number of kills: 12 in
 ``make test``, 300 in ``make crash``.
 """
 
@@ -21,7 +21,7 @@ from protocols import dc09
 from receiver import clock
 from tests.wire.running import SECRET, Running, read_replies, said, wait_until
 
-CYCLES = int(os.environ.get("CYCLES", "25"))
+CYCLES = int(os.environ.get("CYCLES", "12"))
 PANELS = 8
 MOST_AT_ONCE = 12
 LONGEST_LIFE_SECONDS = 0.4
