@@ -47,8 +47,8 @@ run: $(BIN)/dc09-receiver  ## Run the receiver on its defaults: TCP and UDP on p
 demo: $(BIN)/dc09-receiver  ## A receiver, a panel, an encrypted duress: shows the event and the time of its ACK.
 	@$(BIN)/python -m receiver.demo
 
-test: $(VENV)/dev  ## Run every test, two files at a time.
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: $(VENV)/dev  ## Run every test, three files at a time: many of them wait.
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 lint: $(VENV)/dev  ## Format, style and types.
 	@$(BIN)/ruff format --check .
