@@ -53,6 +53,7 @@ class PathWatch:
         self._raise = raise_trouble
         self._register = Accounts({})
         self._storm = Storm(int(settings.storm_hold_seconds * SECOND_US))
+        self._told_as_one = False  # and not yet path by path
         self._silent: set[str] = set()
         self._review: Iterator[bool] = iter(())
         self._review_again = False
@@ -80,6 +81,7 @@ class PathWatch:
             kept, wall_us = found
             gap_us = path_file.gap_us(wall_us, now_us)
             self._paths.resume(kept, self._roles.keys(), register.spelled, gap_us, steady_us)
+            self._told_as_one = self._paths.held > 0
             self._silent = {name for name in self._roles if self._paths.silent(name) > 1}
         self.take(register)
 
@@ -182,6 +184,10 @@ class PathWatch:
         if count:
             text = f"{count} paths of the storm were heard again before they were told one by one"
             self._raise(Trouble("paths-restored", text, now_us, count), now_us)
+        if self._told_as_one and not self._paths.held:
+            self._told_as_one = False
+            text = "the storm of lost paths is over: what is still lost has been told path by path"
+            self._raise(Trouble("paths-lost-cleared", text, now_us), now_us)
 
     def _go_on_reviewing(self) -> None:
         """Review a part of the register; one that cannot be read is told of elsewhere, and reviewed from its beginning."""
@@ -209,6 +215,7 @@ class PathWatch:
                     self._paths.renew(account, name, steady_us)
 
     def _tell_burst(self, burst: Burst, now_us: int, steady_us: int) -> None:
+        self._told_as_one = True
         parts = []
         for name, count in burst.listeners.items():
             silent_us = steady_us - self._paths.heard_us(name)

@@ -276,6 +276,11 @@ class Paths:
             released.append(self._change(number, "lost"))
         return released
 
+    @property
+    def held(self) -> int:
+        """How many losses are held."""
+        return self._count[HELD]
+
     def silent(self, listener: str) -> int:
         """Return how many supervised paths a listener has when all of them are lost, else 0."""
         there = self._there.get(listener)

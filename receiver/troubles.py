@@ -44,6 +44,7 @@ REASONS = {
     "on-test-began": "an account, or a part of it, was put on test",
     "on-test-ended": "an account is no longer on test",
     "paths-lost": "many paths were lost at once; the count stands for them",
+    "paths-lost-cleared": "a storm of lost paths is over; what is still lost was told path by path",
     "paths-restored": "paths lost at once were heard again before they were told singly; the count stands for them",
     "listener-silent": "all supervised paths of a listener are lost",
     "listener-silent-cleared": "a listener whose supervised paths were all lost hears one again",

@@ -25,6 +25,8 @@ BLOCK_BYTES = 16
 _HEX_KEY = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{48}|[0-9A-Fa-f]{64}")
 _FORBIDDEN_IN_PAD = bytes.maketrans(b"|[]", b"zyx")
 _POOL_BYTES = 4096
+_Contexts = tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]
+_ECB = modes.ECB()  # noqa: S305 - of which CBC is made, see above
 _STAMP_PAD_BYTES = 10  # so that "|]" and a stamp of 20 bytes end with the second block
 
 
@@ -59,7 +61,7 @@ _pads = _Pads()
 class Key:
     """An AES-128, -192 or -256 key that never shows itself: not in ``repr``, not in a traceback, not in a pickle."""
 
-    __slots__ = ("_decrypt", "_encrypt", "_secret", "bits")
+    __slots__ = ("_contexts", "_secret", "bits")
 
     def __init__(self, secret: bytes) -> None:
         """Take 16, 24 or 32 secret bytes.
@@ -70,10 +72,7 @@ class Key:
         if len(secret) not in (16, 24, 32):
             raise KeyFormatError(f"a key has 16, 24 or 32 bytes, this one has {len(secret)}")
         self._secret = secret
-        self._decrypt: Callable[[bytes], bytes] | None = (
-            None  # made when first needed: a kilobyte, and most accounts of a large register are silent
-        )
-        self._encrypt: Callable[[bytes], bytes] | None = None
+        self._contexts: _Contexts | None = None  # made when first needed: 2 KB, and most of a large register are silent
         self.bits = len(secret) * 8
 
     @classmethod
@@ -106,14 +105,14 @@ class Key:
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Undo CBC with a zero IV; ``ciphertext`` is whole blocks."""
-        decrypt = self._decrypt or self._decryptor()
+        decrypt, _ = self._contexts or self._begin()
         mixed = int.from_bytes(decrypt(ciphertext))
         chain = int.from_bytes(ciphertext[:-BLOCK_BYTES])  # one block shorter: the first one's chain is zero
         return (mixed ^ chain).to_bytes(len(ciphertext))
 
     def encrypt(self, plaintext: bytes) -> bytes:
         """Do CBC with a zero IV; ``plaintext`` is whole blocks."""
-        encrypt = self._encrypt or self._encryptor()
+        _, encrypt = self._contexts or self._begin()
         ciphertext = block = encrypt(plaintext[:BLOCK_BYTES])
         for at in range(BLOCK_BYTES, len(plaintext), BLOCK_BYTES):
             mixed = int.from_bytes(plaintext[at : at + BLOCK_BYTES]) ^ int.from_bytes(block)
@@ -123,19 +122,15 @@ class Key:
 
     def encrypt_two(self, first: bytes, second: int) -> bytes:
         """Do the same with two blocks, the second one as a number: an ACK, for which the loop would cost 0.5 µs more."""
-        encrypt = self._encrypt or self._encryptor()
+        _, encrypt = self._contexts or self._begin()
         block = encrypt(first)
         return block + encrypt((second ^ int.from_bytes(block)).to_bytes(BLOCK_BYTES))
 
-    def _decryptor(self) -> Callable[[bytes], bytes]:
-        update: Callable[[bytes], bytes] = Cipher(algorithms.AES(self._secret), modes.ECB()).decryptor().update  # noqa: S305 - as below
-        self._decrypt = update
-        return update
-
-    def _encryptor(self) -> Callable[[bytes], bytes]:
-        update: Callable[[bytes], bytes] = Cipher(algorithms.AES(self._secret), modes.ECB()).encryptor().update  # noqa: S305 - CBC is made of it
-        self._encrypt = update
-        return update
+    def _begin(self) -> _Contexts:
+        """Make both contexts: who decrypts a message seals its ACK."""
+        cipher = Cipher(algorithms.AES(self._secret), _ECB)  # CBC is made of it
+        self._contexts = cipher.decryptor().update, cipher.encryptor().update
+        return self._contexts
 
 
 def seal(body: bytes, key: Key, pad_source: bytes | None = None) -> bytes:

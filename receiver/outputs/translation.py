@@ -27,7 +27,7 @@ _TROUBLE_CODES = {
     "sequence-reused": "354", "block-account-differs": "354", "dead-letter": "354", "does-not-fit": "354",
     # Links, ours and the panels'.
     "automation-lost": "350", "automation-restored": "350", "paths-lost": "350",
-    "paths-restored": "350", "listener-silent": "350", "listener-silent-cleared": "350",
+    "paths-lost-cleared": "350", "paths-restored": "350", "listener-silent": "350", "listener-silent-cleared": "350",
     "never-seen": "350", "never-seen-cleared": "350",
     # Room: the log is nearly full, or full.
     "disk-low": "623", "disk-cleared": "623", "backlog-high": "623", "backlog-full": "624", "backlog-cleared": "624",

@@ -115,7 +115,7 @@ def test_our_own_line_down_says_so_and_is_told_as_a_silent_listener(tmp_path: Pa
     assert room.reasons() == [("listener-silent-cleared", 1)]
     assert room.told() == []
     room.until(100)
-    assert room.reasons() == [("paths-restored", 30)]
+    assert room.reasons() == [("paths-restored", 30), ("paths-lost-cleared", 1)]
     assert room.told() == []  # nobody was told singly, so nobody is restored singly
 
 
