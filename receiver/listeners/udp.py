@@ -31,7 +31,7 @@ _PROC = (Path("/proc/net/udp"), Path("/proc/net/udp6"))
 _KEPT_BYTES = 512  # of a datagram that is not read
 _EVERYBODY = "everybody"
 _MOST_A_TURN = 64  # datagrams read in one turn of the loop
-_REMEMBERED = 8192  # addresses; to write one down anew costs 1 µs
+_REMEMBERED = 1024  # addresses; to write one down anew costs 1 µs, and to let go of one that is out of the cache more
 
 
 class Caller:
