@@ -5,7 +5,7 @@ again: one that was confirmed just when the connection broke comes twice, with t
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 
 import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractExchange
@@ -20,7 +20,7 @@ from receiver.outputs.closing import put_away
 from receiver.outputs.contract import Surroundings
 
 _JSON = "application/cloudevents+json"
-_PUBLISHED_AT_ONCE = 4  # the library needs 60 µs for each; then the loop may answer a panel
+_PUBLISHED_AT_ONCE = 4  # the library needs 60 µs for each
 
 
 class AmqpOutput:
@@ -63,10 +63,7 @@ class AmqpOutput:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 exchange = await self._connected()
                 async with asyncio.TaskGroup() as sending:
-                    for number, event in enumerate(events, 1):
-                        sending.create_task(publish(exchange, number - 1, event))
-                        if number % _PUBLISHED_AT_ONCE == 0:
-                            await asyncio.sleep(0)
+                    await _begin(sending, (publish(exchange, number, event) for number, event in enumerate(events)))
         except TimeoutError:
             await self.close()
             raise DeliveryError(f"amqp: not confirmed in {self._settings.timeout_seconds:g} s") from None
@@ -110,6 +107,14 @@ class AmqpOutput:
         connection, self._connection, self._exchange = self._connection, None, None
         if connection is not None:
             await put_away(connection.close())
+
+
+async def _begin(sending: asyncio.TaskGroup, publishing: Iterator[Coroutine[None, None, None]]) -> None:
+    """Begin with a few at a time, so that the loop may answer a panel in between."""
+    for number, one in enumerate(publishing, 1):
+        sending.create_task(one)
+        if number % _PUBLISHED_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 def _message(event: OutEvent) -> aio_pika.Message:

@@ -43,6 +43,8 @@ class Room:
         """Look each second."""
         while self.now_us < second * S:
             self.now_us += S
+            for _ in range(50):  # as review() does in a second
+                self.watch._go_on_reviewing()
             self.watch.look(self.now_us + 3600 * S, self.now_us)
 
     def seen(self, account: str, listener: str = "wire") -> None:
