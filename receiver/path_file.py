@@ -10,6 +10,8 @@ import os
 import sys
 import tempfile
 from array import array
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
@@ -17,6 +19,7 @@ from receiver.errors import PathsUnreadable
 from receiver.paths import Kept
 
 FILE_NAME = "paths.state"
+_LINES_AT_ONCE = 5000
 _FORMAT = "dc09-receiver paths 1"
 _CODES = {"listener": "H", "interval_seconds": "I", "margin_seconds": "I", "age_us": "q", "gap_us": "q"}
 
@@ -27,8 +30,8 @@ def write(file: Path, kept: Kept, wall_us: int) -> None:
     Raises:
         OSError: it cannot be written; the old one stays.
     """
-    head = {"format": _FORMAT, "wall_us": wall_us, "count": len(kept.accounts), "listeners": kept.listeners}
-    parts = [json.dumps(head).encode() + b"\n", "".join(f"{name}\n" for name in kept.accounts).encode("ascii"), kept.state]
+    head = {"format": _FORMAT, "wall_us": wall_us, "count": len(kept.state), "listeners": kept.listeners}
+    parts = [json.dumps(head).encode() + b"\n", *_lines(kept.accounts), kept.state]
     parts += [_swapped(getattr(kept, name)).tobytes() for name in _CODES]
     crc = 0
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".new")  # mode 0600
@@ -43,6 +46,12 @@ def write(file: Path, kept: Kept, wall_us: int) -> None:
         Path(name).replace(file)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _lines(accounts: Iterable[str]) -> Iterator[bytes]:
+    rest = iter(accounts)
+    while some := list(islice(rest, _LINES_AT_ONCE)):
+        yield ("\n".join(some) + "\n").encode("ascii")
 
 
 def read(file: Path) -> tuple[Kept, int] | None:

@@ -13,6 +13,7 @@ heard since. So a message costs the same with a thousand paths and with a millio
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 
 from receiver.clock import SECOND_US
 from receiver.path_values import (
@@ -21,12 +22,15 @@ from receiver.path_values import (
     FREE,
     HELD,
     LOST,
+    NAME_BYTES,
     NEVER,
     NOWHERE,
     NOWHERE_OF_ROLE,
     Kept,
     PathChange,
     Terms,
+    keep,
+    padded,
 )
 
 __all__ = ["NOWHERE", "Kept", "PathChange", "Paths", "Terms"]
@@ -69,6 +73,7 @@ class Paths:
         self._count = [0] * (FREE + 1)
         self._free: list[int] = []
         self._account: list[str] = []
+        self._names = bytearray()  # the same, to be copied: a copy of the list would touch a million texts, 100 ms
         self._listener = array("H")
         self._state = bytearray()
         self._seen_us = array("q")
@@ -140,6 +145,7 @@ class Paths:
             self._meet(account, self.role(listener))
         number = self._new()
         self._account[number] = account
+        self._names[number * NAME_BYTES : (number + 1) * NAME_BYTES] = padded(account)
         self._listener[number] = there.number
         self._seen_us[number] = now_us
         self._interval[number], self._margin[number] = terms
@@ -168,6 +174,7 @@ class Paths:
         if self._free:
             return self._free.pop()
         self._account.append("")
+        self._names += padded("")
         self._state.append(FREE)
         self._count[FREE] += 1
         for column in (self._listener, self._seen_us, self._interval, self._margin, self._gap_us):
@@ -341,16 +348,10 @@ class Paths:
 
     def keeping(self, now_us: int) -> Callable[[], Kept]:
         """Return what makes a ``Kept`` of this moment; the copies are taken at once, the rest is for another thread."""
-        accounts, listeners, states = self._account.copy(), self._listeners.copy(), bytes(self._state)
-        listener, seen_us, gaps, began_us = self._listener[:], self._seen_us[:], self._gap_us[:], self._began_us
-        interval, margin = self._interval[:], self._margin[:]
-
-        def kept() -> Kept:
-            ages = array("q", [max(0, now_us - seen) for seen in seen_us])
-            own_gaps = [gap if seen < began_us else 0 for gap, seen in zip(gaps, seen_us, strict=True)]
-            return Kept(accounts, listeners, listener, states, interval, margin, ages, array("q", own_gaps))
-
-        return kept
+        return partial(
+            keep, bytes(self._names), self._listeners.copy(), self._listener[:], bytes(self._state), self._interval[:],
+            self._margin[:], self._seen_us[:], self._gap_us[:], self._began_us, now_us,
+        )  # fmt: skip
 
     def resume(
         self, kept: Kept, listeners: Collection[str], spelled: Callable[[str], str], gap_us: int, now_us: int
@@ -375,6 +376,7 @@ class Paths:
             account = spelled(name)
             tables[listener][account] = number
             self._account.append(account)
+            self._names += padded(account)
             self._listener.append(listener)
             self._seen_us.append(now_us - age - 1)
             self._interval.append(interval)
