@@ -66,7 +66,9 @@ class PathWatch:
         self._failure_told = False
         paths.terms = lambda account, listener, _seconds: self._wanted(account, listener)
         paths.role = self._role
-        self._both = {"primary", "backup"} <= set(self._roles.values())
+        self._primaries = [name for name, role in self._roles.items() if role == "primary"]
+        self._backups = [name for name, role in self._roles.items() if role == "backup"]
+        self._both = bool(self._primaries and self._backups)
         paths.grace_us = int(settings.grace_seconds * SECOND_US)
 
     def begin(self, register: Accounts, now_us: int, steady_us: int) -> None:
@@ -87,7 +89,7 @@ class PathWatch:
         self.take(register)
 
     def take(self, register: Accounts) -> None:
-        """Take a register that was read anew; a look each second reviews a part of it."""
+        """Take a register that was read anew; `review` goes through it a part at a time."""
         self._register = register
         self._review = self._reviewing(register, register.expectations_in_turns())
         self._review_again = False
@@ -142,15 +144,13 @@ class PathWatch:
         """Tell whether the backup path has to stand in for the primary one."""
         if supervision.backup_seconds == supervision.primary_seconds or self._role(listener) != "backup":
             return False
-        primaries = [name for name, role in self._roles.items() if role == "primary"]
-        return any(self._paths.lost(account, name) for name in (*primaries, NOWHERE_OF_ROLE["primary"]))
+        return any(self._paths.lost(account, name) for name in (*self._primaries, NOWHERE_OF_ROLE["primary"]))
 
     # -- once a second --------------------------------------------------------------------------------------------
 
     def look(self, now_us: int, steady_us: int) -> None:
         """Tell what has changed."""
         self._steady_us = steady_us
-        self._go_on_reviewing()
         changes = self._paths.check(steady_us)
         lost = [change for change in changes if change.state == "lost"]
         self._tell_lost(lost, now_us, steady_us)
@@ -222,18 +222,16 @@ class PathWatch:
     def _renew_backups(self, accounts: list[str], steady_us: int) -> None:
         """Hold the backup paths of accounts to what their primary path's state asks of them, some in each look."""
         restored, self._paths.restored_primaries = self._paths.restored_primaries, []
-        backups = [name for name, role in self._roles.items() if role == "backup"]
-        if not backups:
+        if not self._backups:
             return
         self._renewals.extend((*accounts, *restored))
         self._go_on_renewing(steady_us)
 
     def _go_on_renewing(self, steady_us: int) -> None:
-        backups = [name for name, role in self._roles.items() if role == "backup"]
         with suppress(RegisterUnavailable):
             for _ in range(min(len(self._renewals), _RENEWALS)):
                 account = self._renewals.popleft()
-                for name in (*backups, NOWHERE_OF_ROLE["backup"]):
+                for name in (*self._backups, NOWHERE_OF_ROLE["backup"]):
                     self._paths.renew(account, name, steady_us)
 
     def _tell_burst(self, burst: Burst, now_us: int, steady_us: int) -> None:

@@ -138,9 +138,10 @@ def seal(body: bytes, key: Key, pad_source: bytes | None = None) -> bytes:
 
     ``pad_source`` replaces the random bytes in tests and vectors; it must be long enough for the pad (16 bytes do).
     """
-    size = BLOCK_BYTES - 1 - len(body) % BLOCK_BYTES or BLOCK_BYTES
+    tail = b"|" + body
+    size = BLOCK_BYTES - len(tail) % BLOCK_BYTES
     pad = _pads.take(size) if pad_source is None else pad_source[:size].translate(_FORBIDDEN_IN_PAD)
-    return binascii.hexlify(key.encrypt(b"%b|%b" % (pad, body))).upper()
+    return binascii.hexlify(key.encrypt(pad + tail)).upper()
 
 
 def seal_stamp(stamp: bytes, key: Key) -> bytes:

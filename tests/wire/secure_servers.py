@@ -233,17 +233,8 @@ class SecurePostgresql(Secure, Postgresql):
         more = "".join(f"&{names[name]}={file[1:-1]}" for name, file in lines.items())
         return f'[[outputs]]\nname = "bus"\ntype = "{self.kind}"\n{self.place(host, password)}{more}"\n'
 
-    def query(self, text: str) -> list[Any]:
-        import asyncpg
-
-        async def ask() -> list[Any]:
-            connection = await asyncpg.connect(host=str(self.data), port=self.port, user="dc09", database="postgres")
-            try:
-                return list(await connection.fetch(text))
-            finally:
-                await connection.close()
-
-        return asyncio.run(ask())
+    def address(self) -> str:
+        return f"postgresql://dc09@/postgres?host={self.data}&port={self.port}"
 
     def ready(self) -> bool:
         return Postgresql.ready(self)

@@ -196,12 +196,16 @@ class Postgresql(Server):
     def settings(self) -> str:
         return f'dsn = "postgresql://dc09@127.0.0.1:{self.port}/postgres"\n'
 
+    def address(self) -> str:
+        """Return where statements of the tests go."""
+        return f"postgresql://dc09@127.0.0.1:{self.port}/postgres"
+
     def query(self, text: str) -> list[Any]:
         """Run a statement and return its rows."""
         import asyncpg
 
         async def ask() -> list[Any]:
-            connection = await asyncpg.connect(f"postgresql://dc09@127.0.0.1:{self.port}/postgres", timeout=3)
+            connection = await asyncpg.connect(self.address(), timeout=3)
             try:
                 return list(await connection.fetch(text))
             finally:
