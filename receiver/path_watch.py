@@ -151,6 +151,7 @@ class PathWatch:
     def look(self, now_us: int, steady_us: int) -> None:
         """Tell what has changed."""
         self._steady_us = steady_us
+        self._go_on_reviewing()
         changes = self._paths.check(steady_us)
         lost = [change for change in changes if change.state == "lost"]
         self._tell_lost(lost, now_us, steady_us)
