@@ -10,11 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from receiver.errors import ConfigError, JournalInUse
+from receiver.journal.inode import Inode, inode
 
 FILE_NAME = "journal.sqlite"
 MARK_NAME = "journal.damaged"
 _BUSY_TEXT = "another receiver runs on {}: two must not share a journal"
-Place = tuple[int, int, int, int]
+Place = tuple[Inode, Inode]
+"""What the paths of the log and of the file lead to."""
 
 
 class Folder:
@@ -42,17 +44,15 @@ class Folder:
         Raises:
             OSError: one of them leads nowhere.
         """
-        log, file = os.stat(self._names[1]), os.stat(self._names[0])
-        return log.st_dev, log.st_ino, file.st_dev, file.st_ino
+        return inode(self._names[1]), inode(self._names[0])
 
-    def log_place(self) -> tuple[int, int]:
+    def log_place(self) -> Inode:
         """Return what the path of the log leads to; it is where a commit goes.
 
         Raises:
             OSError: it leads nowhere.
         """
-        log = os.stat(self._names[1])
-        return log.st_dev, log.st_ino
+        return inode(self._names[1])
 
     def reclaim(self) -> None:
         """Make sure that the folder is there and ours, before the journal in it is opened again; nothing is made anew.

@@ -186,7 +186,7 @@ class Writer(threading.Thread):
         groups = pack(first, batch.entries) if batch.entries else []
         if batch.only_entries and len(groups) == 1:
             write.execute(INSERT_GROUP, groups[0])  # a statement on its own is a transaction on its own
-            if self._place is None or self._folder.log_place() != self._place[:2]:
+            if self._place is None or self._folder.log_place() != self._place[0]:
                 self._check_place()
         else:
             write.execute("BEGIN IMMEDIATE")
