@@ -18,7 +18,8 @@ from receiver import clock, payloads
 from receiver.accounts import Account, Accounts
 from receiver.journal import Kind, Stored
 
-_TYPES = {Kind.SIGNAL: "receiver.signal.v1", Kind.PATH: "receiver.path.v1", Kind.TROUBLE: "receiver.trouble.v1"}
+_SIGNAL, _SIGNAL_TYPE = Kind.SIGNAL.value, "receiver.signal.v1"
+_TYPES: dict[int, str] = {_SIGNAL: _SIGNAL_TYPE, Kind.PATH: "receiver.path.v1", Kind.TROUBLE: "receiver.trouble.v1"}
 
 
 class Finds(Protocol):
@@ -65,26 +66,31 @@ def render(stored: Stored, accounts: Finds) -> OutEvent:
     row = stored.row
     if stored.lost:
         raise ProtocolError(f"{stored.stands_for} events are lost, the bytes do not fit their checksum")
-    data = _signal(stored, accounts) if row.kind == Kind.SIGNAL else json.loads(row.body or b"{}")
-    return _wrap(stored, _TYPES[Kind(row.kind)], data, accounts)
-
-
-def _wrap(stored: Stored, event_type: str, data: dict[str, Any], accounts: Finds) -> OutEvent:
-    """Put the CloudEvents envelope around an event's data."""
-    row, origin = stored.row, stored.origin
+    received_at = clock.to_text(row.received_us)
+    if row.kind == _SIGNAL:
+        return _signal(stored, accounts, received_at)
+    data = json.loads(row.body or b"{}")
     account = data.get("account")
+    return _wrap(stored, _TYPES[row.kind], data, received_at, account, accounts.find(account or ""))
+
+
+def _wrap(
+    stored: Stored, event_type: str, data: dict[str, Any], received_at: str, account: str | None, entry: Account
+) -> OutEvent:
+    """Put the CloudEvents envelope around an event's data."""
+    origin = stored.origin
     event = {
         "specversion": "1.0",
         "id": stored.event_id,
         "type": event_type,
         "source": f"/receivers/{origin.receiver_number}/lines/{origin.line}",
-        "time": clock.to_text(row.received_us),
+        "time": received_at,
         "datacontenttype": "application/json",
         "data": data,
     }
     if account:
         event["subject"] = account
-    return OutEvent(stored, account, event, accounts.find(account or ""))
+    return OutEvent(stored, account, event, entry)
 
 
 def render_or_tell(stored: Stored, accounts: Finds) -> OutEvent:
@@ -99,7 +105,7 @@ def render_or_tell(stored: Stored, accounts: Finds) -> OutEvent:
             "reason": "journal-damaged", "text": text, "count": stored.stands_for, "since": moment, "account": None,
             "listener": stored.origin.listener, "peer": None, "raw": raw, "output": None,
         }  # fmt: skip
-        return _wrap(stored, _TYPES[Kind.TROUBLE], data, accounts)
+        return _wrap(stored, _TYPES[Kind.TROUBLE], data, moment, None, accounts.find(""))
 
 
 def reopen(stored: Stored) -> dc09.Message:
@@ -126,11 +132,12 @@ def _read(raw: bytes, body: bytes | None) -> tuple[dc09.Message, tuple[payloads.
     return message, payloads.decode(message), raw.hex().upper()
 
 
-def _signal(stored: Stored, accounts: Finds) -> dict[str, Any]:
+def _signal(stored: Stored, accounts: Finds, received_at: str) -> OutEvent:
     row, origin = stored.row, stored.origin
     message, events, shown = _read(row.raw, row.body)
     envelope, event = message.envelope, events[row.number]
-    account = accounts.find(envelope.address.account)
+    address = envelope.address
+    entry = accounts.find(address.account)
     data: dict[str, Any] = {
         "position": stored.position,
         "receiver_number": origin.receiver_number,
@@ -138,29 +145,29 @@ def _signal(stored: Stored, accounts: Finds) -> dict[str, Any]:
         "listener": origin.listener,
         "transport": origin.transport,
         "peer": row.peer,
-        "account": envelope.address.account,
-        "account_name": account.name,
-        "site": account.site,
-        "instructions": account.instructions,
-        "panel_receiver_number": envelope.address.receiver_number,
-        "panel_line": envelope.address.line,
+        "account": address.account,
+        "account_name": entry.name,
+        "site": entry.site,
+        "instructions": entry.instructions,
+        "panel_receiver_number": address.receiver_number,
+        "panel_line": address.line,
         "sequence": envelope.sequence,
         "token": envelope.token,
         "encrypted": envelope.encrypted,
         **describe(event),
         "priority": row.priority,
         "duress": bool(row.duress),
-        "extended": payloads.extended_by_name(message),
+        "extended": payloads.extended_by_name(message) if message.extended else {},
         "panel_time": None if row.panel_time is None else clock.seconds_to_text(row.panel_time),
-        "received_at": clock.to_text(row.received_us),
-        "flags": [*payloads.flags_of(row.flags, row.number), *event.flags],
+        "received_at": received_at,
+        "flags": [*(payloads.flags_of(row.flags, row.number) if row.flags else ()), *event.flags],
         "raw": shown,
     }
     if event.block_account is not None:
         data["block_account"] = event.block_account
     if event.modifiers:
         data["modifiers"] = dict(event.modifiers)
-    return data
+    return _wrap(stored, _SIGNAL_TYPE, data, received_at, address.account, entry)
 
 
 def describe(event: payloads.Event) -> dict[str, Any]:

@@ -56,6 +56,9 @@ class Kind(IntEnum):
     TROUBLE = 2
 
 
+_SIGNAL = Kind.SIGNAL.value
+
+
 class Row(NamedTuple):
     """One stored event; a signal's ``body`` is its content in clear when it came encrypted, else None.
 
@@ -146,10 +149,10 @@ class Stored(NamedTuple):
 
         Path and trouble events have a random identity of their own, and may go out before they have a position.
         """
-        if self.row.kind != Kind.SIGNAL:
-            return blake2b(self.row.identity, digest_size=16).hexdigest()
-        salt = b"%d %d" % (self.position, self.row.received_us)
-        return blake2b(self.row.identity + salt, digest_size=16).hexdigest()
+        row = self.row
+        if row.kind != _SIGNAL:
+            return blake2b(row.identity, digest_size=16).hexdigest()
+        return blake2b(b"%b%d %d" % (row.identity, self.position, row.received_us), digest_size=16).hexdigest()
 
     @property
     def lane(self) -> Lane:

@@ -24,7 +24,7 @@ from receiver.journal.opening import open_journal, recall_repeats
 from receiver.journal.records import Entry, Origin, Receipt, Refusal, Stored
 from receiver.journal.repeats import Repeats
 from receiver.journal.tail import Tail
-from receiver.journal.waiting import Waiting
+from receiver.journal.waiting import Gathering, Waiting
 from receiver.journal.writer import Batch, Writer
 
 _REFUSALS_HELD = 1000
@@ -34,8 +34,6 @@ _CLOSE_SECONDS = 5.0
 _NOTHING: dict[bytes, int] = {}
 _RIDE_SECONDS = 0.005
 """How long a cursor waits for signals to be committed with: a commit of its own would keep the next signal waiting."""
-_ENOUGH = 100
-"""Events that are handed over without asking whether more arrive: what a commit costs by itself is spread thin by then."""
 
 
 class Journal:
@@ -76,8 +74,8 @@ class Journal:
         self._group = Waiting(self._loop)
         self._busy: Waiting | None = None
         self._busy_since = 0.0
-        self._gathering = self._riding = False
-        self._gathered = 0
+        self._gathering = Gathering()
+        self._riding = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._writer.start()
@@ -178,22 +176,19 @@ class Journal:
 
     def _wake_writer(self) -> None:
         """Begin to gather a group, unless one is being gathered or written."""
-        if self._busy is None and not self._gathering:
-            self._gathering = True
-            self._gathered = -1
+        if self._busy is None and not self._gathering.under_way:
+            self._gathering.begin()
             self._loop.call_soon(self._gather)
 
     def _gather(self) -> None:
-        """Hand the group over once a turn of the loop brought nothing new, so that what arrives together shares a sync."""
-        count = self._group.batch.events
-        if self._gathered < count < _ENOUGH:
-            self._gathered = count
+        """Come back with each turn of the loop until the group is gathered, then hand it over."""
+        if self._gathering.goes_on(self._group.batch.events):
             self._loop.call_soon(self._gather)
         else:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        self._gathering = False
+        self._gathering.end(self._group.batch.events)
         if self._busy is not None or not self._group.batch:
             return
         if self.failure is None:

@@ -3,7 +3,9 @@
 from receiver import dialects
 from receiver.config import OutputSettings
 from receiver.events import OutEvent
-from receiver.journal import Kind, Stored
+from receiver.journal import Kind, Lane, Stored
+
+_SIGNAL = Kind.SIGNAL.value
 
 
 class Filter:
@@ -14,15 +16,16 @@ class Filter:
         self._accounts = {account.upper() for account in settings.accounts}
         self._sites = set(settings.sites)
         self._categories = set(settings.categories)
+        self._lanes = {lane.value for lane in Lane if lane.word in settings.lanes}
         self._paths = settings.paths == "send" or (settings.troubles and settings.paths != "omit")
 
     def takes_row(self, stored: Stored) -> bool:
         """Tell whether the stored row may be wanted; cheap, and asked before the event is written out."""
         row, settings = stored.row, self._settings
-        if row.kind == Kind.SIGNAL:
-            if settings.polls == "omit" and dialects.POLL in row.flags.split():
+        if row.kind == _SIGNAL:
+            if row.flags and settings.polls == "omit" and dialects.POLL in row.flags.split():
                 return False
-            return row.priority <= settings.min_priority and stored.lane.word in settings.lanes
+            return row.priority <= settings.min_priority and row.lane in self._lanes
         return self._paths if row.kind == Kind.PATH else settings.troubles
 
     def takes(self, event: OutEvent) -> bool:
@@ -31,5 +34,6 @@ class Filter:
             return False  # neither as sent nor as the register writes it
         if self._sites and event.entry.site not in self._sites:
             return False
-        is_signal = event.stored.row.kind == Kind.SIGNAL
-        return not (self._categories and is_signal and event.cloud_event["data"].get("category") not in self._categories)
+        if not self._categories or event.stored.row.kind != _SIGNAL:
+            return True
+        return event.cloud_event["data"].get("category") in self._categories
