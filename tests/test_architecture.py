@@ -12,7 +12,7 @@ LAYERS = [
     "protocols.dc09 protocols.contact_id protocols.sia_dcs",
     "protocols.automation",
     "receiver.errors receiver.clock receiver.process receiver.statefile",
-    "receiver.intervals receiver.dialects receiver.path_values",
+    "receiver.intervals receiver.dialects receiver.path_values receiver.tables",
     "receiver.config",
     "receiver.accounts receiver.journal receiver.clockwatch receiver.vault receiver.sightings",
     "receiver.account_file receiver.policy receiver.telemetry receiver.defaults receiver.payloads receiver.replies "
