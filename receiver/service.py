@@ -169,7 +169,7 @@ class Service:
         async with asyncio.TaskGroup() as standing:
             tasks = [standing.create_task(forwarder.run(self._accounts)) for forwarder in self._forwarders]
             tasks += [standing.create_task(listener.sweep()) for listener in self._tcp]
-            tasks += [standing.create_task(run()) for run in (self._watch, self._path_watch.review, *self._desk.parts)]
+            tasks += [standing.create_task(run()) for run in (self._watch, *self._path_watch.parts, *self._desk.parts)]
             hatch = self._succession.open_hatch(self.stop)
             tasks += [standing.create_task(hatch.tend())]
             self._announce(http_port)

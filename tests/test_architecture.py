@@ -13,7 +13,7 @@ LAYERS = [
     "protocols.automation",
     "receiver.errors receiver.clock receiver.process receiver.statefile",
     "receiver.intervals receiver.dialects receiver.path_values receiver.tables",
-    "receiver.config",
+    "receiver.config receiver.path_columns",
     "receiver.accounts receiver.journal receiver.clockwatch receiver.vault receiver.sightings",
     "receiver.account_file receiver.policy receiver.telemetry receiver.defaults receiver.payloads receiver.replies "
     "receiver.paths receiver.troubles",
