@@ -8,6 +8,7 @@ import contextlib
 import select
 import socket
 import struct
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -91,10 +92,16 @@ def burst(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def beats(order: dict[str, Any]) -> dict[str, Any]:
-    """Send the link tests of a large register at due times; a latency runs from the due time to the answer's arrival."""
+    """Send the link tests of a large register at due times; a latency runs from the due time to the answer's arrival.
+
+    ``held``: all is made, then we wait to be told to begin.
+    """
     sockets, now = Sockets(order["port"]), int(time.time())  # noqa: TID251 - a panel's clock
     rate, count, accounts, first = order["rate"], round(order["rate"] * order["seconds"]), order["large"], order["skip"]
     plan = [(panel := at * STEP % accounts, _datagram(order, panel, 0, now)) for at in range(first, first + count)]
+    if order.get("held"):
+        print("ready", flush=True)
+        sys.stdin.readline()
     due: dict[bytes, float] = {}
     latencies: list[float] = []
     clock, sent, wrong = time.perf_counter, 0, 0

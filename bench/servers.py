@@ -195,12 +195,32 @@ def generate(server: Server, mode: str, **order: Any) -> dict[str, Any]:
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"the generator failed: {done.stderr[-2000:]}")
-    told: dict[str, Any] = json.loads(done.stdout)
+    return _told(done.stdout)
+
+
+def _told(line: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(line)
     if told.get("wrong"):
         raise RuntimeError(f"{told['wrong']} replies were no ACK")
     told["rate"] = told["done"] / told["seconds"]
     told["cpu_us"] = told["server_cpu_seconds"] / max(1, told["done"]) * 1e6
     return told
+
+
+@contextmanager
+def prepared(server: Server, mode: str, **order: Any) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Have a generator make all its frames; give what lets it begin, and then returns what ``generate`` does."""
+    command = [sys.executable, "-m", "bench.generator"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=_prepare({GENERATOR_CORE})
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(_command(mode, server, order | {"held": True}))
+        process.stdin.flush()
+        if process.stdout.readline() != "ready\n":
+            raise RuntimeError("the generator failed")
+        yield lambda: _told(process.communicate("\n")[0])
 
 
 @contextmanager

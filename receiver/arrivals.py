@@ -17,7 +17,7 @@ from receiver.defaults import Defaults
 _MANY = 500  # frames of one turn, about 5 ms of work; heavy senders add no more to it
 
 
-class Route(Struct, frozen=True):
+class Route(Struct, frozen=True, gc=False):
     """The way a frame came: listener, transport, the peer's address, and the number the journal has for the first two.
 
     ``spend`` is asked of each refused frame, with the peer and whether it proved a key: may it cost more than a count?

@@ -1,8 +1,9 @@
 """The file that carries supervised paths over a restart: written whole beside the old one, synced, then put in its place.
 
 Heartbeats are not synced one by one: what was heard since the file was written last is forgotten by a crash, and then a path
-has that much longer until it is lost. Layout: a line of JSON, the accounts one a line, the columns as little-endian numbers,
-and a CRC-32 of all that.
+has that much longer until it is lost. Layout: a line of JSON, which says how many paths each block has; the blocks, each its
+accounts padded to 17 bytes and then its columns as little-endian numbers; and a CRC-32 of all that. Nothing is worked out
+path by path when it is written: the thread that does it would hold the interpreter for a second, and each answer with it.
 """
 
 import json
@@ -10,18 +11,19 @@ import os
 import sys
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from receiver.errors import PathsUnreadable
-from receiver.paths import Kept
+from receiver.path_values import NAME_BYTES, Block, Kept
 
 FILE_NAME = "paths.state"
-_LINES_AT_ONCE = 5000
-_FORMAT = "dc09-receiver paths 1"
-_CODES = {"listener": "H", "interval_seconds": "I", "margin_seconds": "I", "age_us": "q", "gap_us": "q"}
+_FORMAT = "dc09-receiver paths 2"
+_COLUMNS = (("", NAME_BYTES), ("H", 2), ("", 1), ("I", 4), ("I", 4), ("q", 8), ("q", 8))
+"""Of a block: each one's code, none for plain bytes, and its bytes for a path."""
+_PATH_BYTES = sum(width for _, width in _COLUMNS)
 
 
 def write(file: Path, kept: Kept, wall_us: int) -> None:
@@ -30,9 +32,11 @@ def write(file: Path, kept: Kept, wall_us: int) -> None:
     Raises:
         OSError: it cannot be written; the old one stays.
     """
-    head = {"format": _FORMAT, "wall_us": wall_us, "count": len(kept.state), "listeners": kept.listeners}
-    parts = [json.dumps(head).encode() + b"\n", *_lines(kept.accounts), kept.state]
-    parts += [_swapped(getattr(kept, name)).tobytes() for name in _CODES]
+    head = {
+        "format": _FORMAT, "wall_us": wall_us, "began_us": kept.began_us, "now_us": kept.now_us, "listeners": kept.listeners,
+        "counts": [len(block.state) for block in kept.blocks],
+    }  # fmt: skip
+    parts = chain([json.dumps(head).encode() + b"\n"], map(_packed, kept.blocks))
     crc = 0
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".new")  # mode 0600
     try:
@@ -48,10 +52,8 @@ def write(file: Path, kept: Kept, wall_us: int) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def _lines(accounts: Iterable[str]) -> Iterator[bytes]:
-    rest = iter(accounts)
-    while some := list(islice(rest, _LINES_AT_ONCE)):
-        yield ("\n".join(some) + "\n").encode("ascii")
+def _packed(block: Block) -> bytes:
+    return b"".join(column if isinstance(column, bytearray) else _swapped(column) for column in block)
 
 
 def read(file: Path) -> tuple[Kept, int] | None:
@@ -72,25 +74,20 @@ def read(file: Path) -> tuple[Kept, int] | None:
     head = json.loads(raw[:line] or b"{}")
     if head.get("format") != _FORMAT:
         raise PathsUnreadable(f"{file} is of another version of the receiver")
-    return _columns(head, raw[line + 1 : -4]), int(head["wall_us"])
+    blocks, at = [], line + 1
+    for count in head["counts"]:
+        blocks.append(_unpacked(raw, at, count))
+        at += count * _PATH_BYTES
+    return Kept(head["listeners"], head["began_us"], head["now_us"], blocks), int(head["wall_us"])
 
 
-def _columns(head: dict[str, "int | list[str]"], raw: bytes) -> Kept:
-    count = head["count"]
-    assert isinstance(count, int)
-    numbers = count * (1 + sum(array(code).itemsize for code in _CODES.values()))
-    names = raw[: len(raw) - numbers].decode("ascii").split("\n")[:count]
-    at = len(raw) - numbers
-    state, at = raw[at : at + count], at + count
-    columns = {}
-    for name, code in _CODES.items():
-        column = array(code)
-        size = column.itemsize * count
-        column.frombytes(raw[at : at + size])
-        columns[name], at = _swapped(column), at + size
-    listeners = head["listeners"]
-    assert isinstance(listeners, list)
-    return Kept(accounts=names, listeners=listeners, state=state, **columns)
+def _unpacked(raw: bytes, at: int, count: int) -> Block:
+    columns: list[Any] = []
+    for code, width in _COLUMNS:
+        part = raw[at : at + width * count]
+        columns.append(_swapped(array(code, part)) if code else bytearray(part))
+        at += len(part)
+    return Block(*columns)
 
 
 def _swapped(column: "array[int]") -> "array[int]":

@@ -1,7 +1,7 @@
 """What is said of supervised paths: their states, changes and terms, and how all of them are written down."""
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 ALIVE, LOST, HELD, AWAITED, NEVER, FREE = range(6)
@@ -12,8 +12,9 @@ NOWHERE_OF_ROLE = {"primary": "?primary", "backup": "?backup"}
 """The listener of an account of two paths that was heard at none of a role; no real one has such a name."""
 
 
-NAME_BYTES = 16
-"""The longest account."""
+NAME_BYTES = 17
+"""The longest account, and a space."""
+_NOBODY = "-"
 
 
 class PathChange(NamedTuple):
@@ -38,36 +39,51 @@ class Terms(NamedTuple):
     margin_seconds: int = 0
 
 
-class Kept(NamedTuple):
-    """All paths as they are written down; arrays in one order. Ages are steady time since the last message.
+class Block(NamedTuple):
+    """Some paths as they stood at one moment, copied. Moments are steady time; names are padded."""
 
-    ``gap_us`` is how long the receiver was down since a path that was not heard again. ``accounts`` may be read once.
-    """
-
-    accounts: Iterable[str]
-    listeners: list[str]
+    names: bytearray
     listener: "array[int]"
-    state: bytes
+    state: bytearray
     interval_seconds: "array[int]"
     margin_seconds: "array[int]"
-    age_us: "array[int]"
+    seen_us: "array[int]"
     gap_us: "array[int]"
 
 
-def padded(account: str) -> bytes:
-    """Return an account in the fixed width in which many are copied at once."""
-    return account.encode("ascii").ljust(NAME_BYTES)
+class Kept(NamedTuple):
+    """All paths as they are written down, as of ``now_us`` in steady time, by a receiver that began at ``began_us``."""
+
+    listeners: list[str]
+    began_us: int
+    now_us: int
+    blocks: Sequence[Block]
+
+    def paths(self) -> Iterator["KeptPath"]:
+        """Return each path."""
+        for block in self.blocks:
+            names = block.names.decode("ascii").split()
+            for name, listener, state, interval, margin, seen_us, gap_us in zip(names, *block[1:], strict=True):
+                if state != FREE:
+                    age_us, gap_us = max(0, self.now_us - seen_us), gap_us if seen_us < self.began_us else 0
+                    yield KeptPath(name, listener, state, interval, margin, age_us, gap_us)
 
 
-def keep(
-    names: bytes, listeners: list[str], listener: "array[int]", states: bytes, interval: "array[int]", margin: "array[int]",
-    seen_us: Sequence[int], gaps: Sequence[int], began_us: int, now_us: int,
-) -> Kept:  # fmt: skip
-    """Make what is written down of copies of the columns; for a thread: a million take a second.
+class KeptPath(NamedTuple):
+    """One path as it was written down: its age is steady time since its last message.
 
-    No list of a million is made: to let go of one holds the interpreter for 20 ms.
+    ``gap_us`` is how long the receiver was down since then, where it was not heard after a start.
     """
-    accounts = (names[at : at + NAME_BYTES].rstrip().decode("ascii") for at in range(0, len(names), NAME_BYTES))
-    ages = array("q", (max(0, now_us - seen) for seen in seen_us))
-    own_gaps = array("q", (gap if seen < began_us else 0 for gap, seen in zip(gaps, seen_us, strict=True)))
-    return Kept(accounts, listeners, listener, states, interval, margin, ages, own_gaps)
+
+    account: str
+    listener: int
+    state: int
+    interval_seconds: int
+    margin_seconds: int
+    age_us: int
+    gap_us: int
+
+
+def padded(account: str) -> bytes:
+    """Return an account in the fixed width in which many are copied at once; they are split where there is space."""
+    return (account or _NOBODY).encode("ascii").ljust(NAME_BYTES)

@@ -1,4 +1,8 @@
-"""Looks after supervised paths once a second: who is lost, never seen, part of a storm; and writes all of them down.
+"""Looks after supervised paths: who is lost, never seen, part of a storm; and writes all of them down.
+
+What has to be done for many paths is done for some at a time, so that no panel waits for it: looks at those that are due,
+copies to be written down, the review of the register. A loss is told in the step that finds it; what is told of several at
+once, each second.
 
 Only changes are told. Many losses at once are one trouble with a count and a list, and the single ones follow for those who
 are still silent when the storm is over. What was told before a restart is not told again after it.
@@ -7,13 +11,15 @@ are still silent when the storm is over. What was told before a restart is not t
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from receiver import path_file
 from receiver.accounts import Account, Accounts
-from receiver.clock import SECOND_US, monotonic
+from receiver.clock import SECOND_US, both_us, monotonic
 from receiver.config import ListenerSettings, SupervisionSettings
 from receiver.errors import PathsUnreadable, RegisterUnavailable
 from receiver.intervals import Supervision
@@ -24,8 +30,10 @@ from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
 
 _STEPS = 100  # accounts and paths reviewed at once, 0.3 ms, and up to 2 ms where a million are out of the processor's cache
+_BLOCKS = 2  # of paths copied at once, 0.2 ms
 _RENEWALS, _MOST_RENEWALS = 50, 1_000_000  # backups looked after at once, 1 ms, and those that wait for it
 _STEP_SECONDS, _REST_SECONDS = 0.01, 0.5  # between two steps at least, and where there is nothing to do
+_LOOK_SECONDS, _IDLE_SECONDS = 0.005, 0.1  # the same of looks at paths that are due
 _SINGLY = 20
 _LISTED = 100
 _FIRSTS = 1000  # told in one look
@@ -60,7 +68,11 @@ class PathWatch:
         self._review_again = False
         self._renewals: deque[str] = deque(maxlen=_MOST_RENEWALS)
         self._steady_us = 0
+        self._never: list[PathChange] = []  # found since the last look, and the listeners that lost a path since
+        self._losers: set[str] = set()
         self._save_at_us = 0
+        self._copying: Iterator[Kept | None] | None = None
+        self._copied_us = 0  # wall time of the copy that is being made
         self._writing = threading.Lock()
         self._write_failed: OSError | None = None
         self._failure_told = False
@@ -91,6 +103,7 @@ class PathWatch:
     def take(self, register: Accounts) -> None:
         """Take a register that was read anew; `review` goes through it a part at a time."""
         self._register = register
+        self._paths.make_room(len(register))
         self._review = self._reviewing(register, register.expectations_in_turns())
         self._review_again = False
 
@@ -146,60 +159,52 @@ class PathWatch:
             return False
         return any(self._paths.lost(account, name) for name in (*self._primaries, NOWHERE_OF_ROLE["primary"]))
 
-    # -- once a second --------------------------------------------------------------------------------------------
+    # -- some at a time ---------------------------------------------------------------------------------------------
 
-    def look(self, now_us: int, steady_us: int) -> None:
-        """Tell what has changed."""
-        self._steady_us = steady_us
-        self._go_on_reviewing()
+    @property
+    def parts(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
+        """What is to run beside the looks of each second."""
+        return self.find, self.review
+
+    async def find(self) -> None:
+        """Look, for ever, at the paths that are due, some at a time, in a quarter of the time at most."""
+        while True:
+            began = monotonic()
+            now_us, steady_us = both_us()
+            busy = self.find_some(now_us, steady_us)
+            took = monotonic() - began
+            await asyncio.sleep(max(_LOOK_SECONDS, 3 * took) if busy else _IDLE_SECONDS)
+
+    def find_some(self, now_us: int, steady_us: int) -> bool:
+        """Look at some of the paths that are due, tell at once of those that are lost, and return whether more are due.
+
+        A path heard after this step is restored, so its loss must have been told by then, or be held.
+        """
         changes = self._paths.check(steady_us)
-        lost = [change for change in changes if change.state == "lost"]
-        self._tell_lost(lost, now_us, steady_us)
-        self._renew_backups([change.account for change in changes if change.role == "primary"], steady_us)
-        self._tell_silent({change.listener for change in lost}, now_us)
-        if len(lost) < len(changes):
-            self._tell_never([change for change in changes if change.state != "lost"], now_us)
-        self._tell_first(now_us)
-        if steady_us >= self._save_at_us:
-            self._save_at_us = steady_us + self._save_us()
-            self._save(now_us, steady_us)
-        if self._write_failed is not None and not self._failure_told:
-            self._telemetry.warned("supervised paths cannot be written down for the next start", error=self._write_failed)
-        self._failure_told = self._write_failed is not None
-
-    def _tell_lost(self, lost: list[PathChange], now_us: int, steady_us: int) -> None:
-        if self._storm.add(lost, steady_us):
-            for change in lost:
-                self._paths.hold(change)
-        else:
-            for change in lost:
-                self._tell_path(change, now_us)
-        burst = self._storm.due(steady_us)
-        if burst is not None:
-            self._tell_burst(burst, now_us, steady_us)
-        self._storm.over(steady_us)
-        if self._storm.rages(steady_us):
-            return
-        for change in self._paths.release(self.settings.storm_events_per_second):
-            self._tell_path(change, now_us)
-        count, self._paths.quietly_restored = self._paths.quietly_restored, 0
-        if count:
-            text = f"{count} paths of the storm were heard again before they were told one by one"
-            self._raise(Trouble("paths-restored", text, now_us, count), now_us)
-        if self._told_as_one and not self._paths.held:
-            self._told_as_one = False
-            text = "the storm of lost paths is over: what is still lost has been told path by path"
-            self._raise(Trouble("paths-lost-cleared", text, now_us), now_us)
+        if changes:
+            lost = [change for change in changes if change.state == "lost"]
+            self._never += [change for change in changes if change.state != "lost"]
+            self._losers.update(change.listener for change in lost)
+            if self._storm.add(lost, steady_us):
+                for change in lost:
+                    self._paths.hold(change)
+            else:
+                for change in lost:
+                    self._tell_path(change, now_us)
+            if self._backups:
+                self._renewals.extend([change.account for change in changes if change.role == "primary"])
+        return self._paths.is_behind(steady_us)
 
     async def review(self) -> None:
-        """Go on, for ever, with what a change of the register or a lost primary path asks, a little at a time.
+        """Go on, for ever, with what a change of the register, a lost primary path or the next writing down asks.
 
-        It takes a twentieth of the time at most, however slow memory is: panels go first.
+        It does a little at a time and takes a twentieth of the time at most, however slow memory is: panels go first.
         """
         while True:
             began = monotonic()
             busy = self._go_on_reviewing()
             self._go_on_renewing(self._steady_us)
+            busy |= self._go_on_copying()
             took = monotonic() - began
             await asyncio.sleep(max(_STEP_SECONDS, 19 * took) if busy or self._renewals else _REST_SECONDS)
 
@@ -220,20 +225,64 @@ class PathWatch:
             return True
         return more is not None
 
-    def _renew_backups(self, accounts: list[str], steady_us: int) -> None:
-        """Hold the backup paths of accounts to what their primary path's state asks of them, some in each look."""
-        restored, self._paths.restored_primaries = self._paths.restored_primaries, []
-        if not self._backups:
-            return
-        self._renewals.extend((*accounts, *restored))
-        self._go_on_renewing(steady_us)
-
     def _go_on_renewing(self, steady_us: int) -> None:
         with suppress(RegisterUnavailable):
             for _ in range(min(len(self._renewals), _RENEWALS)):
                 account = self._renewals.popleft()
                 for name in (*self._backups, NOWHERE_OF_ROLE["backup"]):
                     self._paths.renew(account, name, steady_us)
+
+    def _go_on_copying(self) -> bool:
+        """Copy some more of the paths, write them down when all are there, and tell whether more are left."""
+        for kept in islice(self._copying or (), _BLOCKS):
+            if kept is not None:
+                self._copying = None
+                self._write_in_thread(kept, self._copied_us)
+        return self._copying is not None
+
+    # -- once a second --------------------------------------------------------------------------------------------
+
+    def look(self, now_us: int, steady_us: int) -> None:
+        """Tell what is told of many paths at once; and do a step of what ``parts`` do, for one who only looks."""
+        self._steady_us = steady_us
+        self._go_on_reviewing()
+        self.find_some(now_us, steady_us)
+        self._go_on_with_storm(now_us, steady_us)
+        restored, self._paths.restored_primaries = self._paths.restored_primaries, []
+        if self._backups:
+            self._renewals.extend(restored)
+        self._go_on_renewing(steady_us)
+        losers, self._losers = self._losers, set()
+        self._tell_silent(losers, now_us)
+        never, self._never = self._never, []
+        self._tell_never(never, now_us)
+        self._tell_first(now_us)
+        if steady_us >= self._save_at_us and self._copying is None:
+            self._save_at_us = steady_us + self._save_us()
+            self._copying, self._copied_us = self._paths.keeping(steady_us), now_us
+        self._go_on_copying()
+        if self._write_failed is not None and not self._failure_told:
+            self._telemetry.warned("supervised paths cannot be written down for the next start", error=self._write_failed)
+        self._failure_told = self._write_failed is not None
+
+    def _go_on_with_storm(self, now_us: int, steady_us: int) -> None:
+        """Tell of a storm, and of its end."""
+        burst = self._storm.due(steady_us)
+        if burst is not None:
+            self._tell_burst(burst, now_us, steady_us)
+        self._storm.over(steady_us)
+        if self._storm.rages(steady_us):
+            return
+        for change in self._paths.release(self.settings.storm_events_per_second):
+            self._tell_path(change, now_us)
+        count, self._paths.quietly_restored = self._paths.quietly_restored, 0
+        if count:
+            text = f"{count} paths of the storm were heard again before they were told one by one"
+            self._raise(Trouble("paths-restored", text, now_us, count), now_us)
+        if self._told_as_one and not self._paths.held:
+            self._told_as_one = False
+            text = "the storm of lost paths is over: what is still lost has been told path by path"
+            self._raise(Trouble("paths-lost-cleared", text, now_us), now_us)
 
     def _tell_burst(self, burst: Burst, now_us: int, steady_us: int) -> None:
         self._told_as_one = True
@@ -292,18 +341,16 @@ class PathWatch:
     def _save_us(self) -> int:
         return int(self.settings.save_seconds * SECOND_US)
 
-    def _save(self, now_us: int, steady_us: int, done: Callable[[], None] = lambda: None) -> None:
+    def _write_in_thread(self, kept: Kept, now_us: int, done: Callable[[], None] = lambda: None) -> None:
         """Write all paths down in a thread: a disk that hangs must not hold up a duress."""
         if self._writing.locked() and self._write_failed is None:
             self._write_failed = OSError("the one before has not ended")
-        threading.Thread(
-            target=self._write, args=(self._paths.keeping(steady_us), now_us, done), name="paths", daemon=True
-        ).start()
+        threading.Thread(target=self._write, args=(kept, now_us, done), name="paths", daemon=True).start()
 
-    def _write(self, kept: Callable[[], Kept], now_us: int, done: Callable[[], None]) -> None:
+    def _write(self, kept: Kept, now_us: int, done: Callable[[], None]) -> None:
         with self._writing:
             try:
-                path_file.write(self._file, kept(), now_us)
+                path_file.write(self._file, kept, now_us)
                 self._write_failed = None
             except OSError as error:
                 self._write_failed = error
@@ -312,7 +359,8 @@ class PathWatch:
     async def close(self, now_us: int, steady_us: int) -> None:
         """Write all paths down for the next start, if the disk takes them in time."""
         loop, written = asyncio.get_running_loop(), asyncio.Event()
-        self._save(now_us, steady_us, lambda: _say(loop, written))
+        self._copying = None
+        self._write_in_thread(self._paths.kept(steady_us), now_us, lambda: _say(loop, written))
         try:
             async with asyncio.timeout(_LAST_WRITE_SECONDS):
                 await written.wait()

@@ -13,32 +13,29 @@ heard since. So a message costs the same with a thousand paths and with a millio
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
 
 from receiver.clock import SECOND_US
+from receiver.path_columns import UNSET, Columns
 from receiver.path_values import (
     ALIVE,
     AWAITED,
     FREE,
     HELD,
     LOST,
-    NAME_BYTES,
     NEVER,
     NOWHERE,
     NOWHERE_OF_ROLE,
+    Block,
     Kept,
     PathChange,
     Terms,
-    keep,
-    padded,
 )
+from receiver.tables import Table
 
 __all__ = ["NOWHERE", "Kept", "PathChange", "Paths", "Terms"]
 
 _TURN = 3600  # slots of a second; a longer interval is looked at once a turn
-_UNSET = 0xFFFF  # of a path that is on no slot
-_LOOKS = 25_000  # in one check, 25 ms: a million paths lost at one moment must not hold up a duress
-
+_LOOKS = 250  # in one check, 0.2 ms, and 2 ms where memory is slow: it must not hold up a duress
 
 _NOWHERE = (NOWHERE, *NOWHERE_OF_ROLE.values())
 
@@ -50,7 +47,7 @@ class _Listener:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.paths: dict[str, int] = {}
+        self.paths: Table[int] = Table()
         self.alive = 0
         self.heard_us = -(1 << 62)
 
@@ -71,21 +68,15 @@ class Paths:
         self._there: dict[str, _Listener] = {}
         self._listeners: list[str] = []
         self._count = [0] * (FREE + 1)
-        self._free: list[int] = []
-        self._account: list[str] = []
-        self._names = bytearray()  # the same, to be copied: a copy of the list would touch a million texts, 100 ms
-        self._listener = array("H")
-        self._state = bytearray()
-        self._seen_us = array("q")
-        self._interval = array("I")
-        self._margin = array("I")
-        self._gap_us = array("q")
-        self._slot = array("H")
-        self._round_of = bytearray()  # the review in which the register was last found to want it
+        self._columns = at = Columns()
+        self._account, self._listener, self._state, self._seen_us = at.account, at.listener, at.state, at.seen_us
+        self._interval, self._margin, self._gap_us = at.interval, at.margin, at.gap_us
+        self._slot, self._round_of = at.slot, at.round_of
         self._round = 0
         self._not_before: dict[int, int] = {}  # paths whose interval was shortened: they get all of it from then on
         self._wheel: list[array[int] | None] = [None] * _TURN
-        self._turned = 0  # the last second whose slot was looked at
+        self._turned = 0  # the last second whose slot was looked at, and how far we are with the next one
+        self._looked = 0
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -143,14 +134,11 @@ class Paths:
             self._listeners.append(listener)
         if listener not in _NOWHERE:
             self._meet(account, self.role(listener))
-        number = self._new()
-        self._account[number] = account
-        self._names[number * NAME_BYTES : (number + 1) * NAME_BYTES] = padded(account)
+        number = self._columns.take(account)
         self._listener[number] = there.number
         self._seen_us[number] = now_us
         self._interval[number], self._margin[number] = terms
-        self._gap_us[number] = 0
-        there.paths[account] = number
+        there.paths.put(account, number)
         there.heard_us = now_us
         self._round_of[number] = self._round
         self._turn_to(number, state)
@@ -166,30 +154,16 @@ class Paths:
                     if role == "primary":
                         self.restored_primaries.append(account)
                 self._forget(number)
-                if not self._there[listener].paths:
-                    self._there[listener].paths = {}  # an emptied one still holds the room of all
 
-    def _new(self) -> int:
-        """Return a number for a path: one that is free, or the next."""
-        if self._free:
-            return self._free.pop()
-        self._account.append("")
-        self._names += padded("")
-        self._state.append(FREE)
-        self._count[FREE] += 1
-        for column in (self._listener, self._seen_us, self._interval, self._margin, self._gap_us):
-            column.append(0)
-        self._slot.append(_UNSET)
-        self._round_of.append(0)
-        return len(self._state) - 1
+    def make_room(self, accounts: int) -> None:
+        """Make room for the paths of a register of so many accounts."""
+        self._columns.make_room(accounts)
 
     def _forget(self, number: int) -> None:
-        del self._there[self._listeners[self._listener[number]]].paths[self._account[number]]
+        self._there[self._listeners[self._listener[number]]].paths.take(self._account[number])
         self._turn_to(number, FREE)
-        self._account[number] = ""
-        self._slot[number] = _UNSET
+        self._columns.give_back(number)
         self._not_before.pop(number, None)
-        self._free.append(number)
 
     def _turn_to(self, number: int, state: int) -> None:
         old = self._state[number]
@@ -229,23 +203,30 @@ class Paths:
             there = self._wheel[slot] = array("I")
         there.append(number)
 
+    def is_behind(self, now_us: int) -> bool:
+        """Tell whether there are paths to look at in a second that is over."""
+        return self._turned < now_us // SECOND_US
+
     def check(self, now_us: int) -> list[PathChange]:
-        """Return the paths lost and the accounts found never seen since the last check, 25,000 looks' worth at most."""
+        """Look at 250 paths of the seconds that are over, at most; return the paths lost and the accounts found never seen.
+
+        Who calls tells of them before the next message is heard: else it would be told restored, and lost after that.
+        """
         gone: list[PathChange] = []
         looks, now_second = _LOOKS, now_us // SECOND_US
-        self._turned = max(self._turned, now_second - _TURN)  # held up for longer than a turn: each slot once
+        if self._turned < now_second - _TURN:  # held up for longer than a turn: each slot once
+            self._turned, self._looked = now_second - _TURN, 0
         while self._turned < now_second and looks > 0:
             slot = (self._turned + 1) % _TURN
-            numbers = self._wheel[slot]
-            self._wheel[slot] = None
-            if numbers is not None and len(numbers) > looks:
-                numbers, self._wheel[slot] = numbers[:looks], numbers[looks:]
-            else:
-                self._turned += 1
-            for number in numbers or ():
+            numbers, first = self._wheel[slot] or (), self._looked
+            self._looked = last = min(len(numbers), first + looks)
+            for number in numbers[first:last]:
                 if self._slot[number] == slot:  # else it was set further on since
                     self._look(number, now_us, gone)
-            looks -= len(numbers or ())
+            looks -= last - first
+            if last == len(numbers):
+                self._wheel[slot] = None
+                self._turned, self._looked = self._turned + 1, 0
         return gone
 
     def _look(self, number: int, now_us: int, gone: list[PathChange]) -> None:
@@ -253,7 +234,7 @@ class Paths:
             self._put(number, now_us)
             return
         self._not_before.pop(number, None)
-        self._slot[number] = _UNSET
+        self._slot[number] = UNSET
         if self._state[number] == ALIVE:
             gone.append(self._change(number, "lost"))
             self._turn_to(number, LOST)
@@ -271,7 +252,9 @@ class Paths:
 
     def hold(self, change: PathChange) -> None:
         """Note that a loss was not told singly; ``release`` brings it back unless the path is heard before."""
-        self._turn_to(self._there[change.listener].paths[change.account], HELD)
+        number = self._find(change.account, change.listener)
+        assert number is not None  # it was found lost a moment ago
+        self._turn_to(number, HELD)
 
     def release(self, most: int) -> list[PathChange]:
         """Return held losses, to be told singly now."""
@@ -291,7 +274,7 @@ class Paths:
     def silent(self, listener: str) -> int:
         """Return how many supervised paths a listener has when all of them are lost, else 0."""
         there = self._there.get(listener)
-        return 0 if there is None or there.alive else len(there.paths)
+        return 0 if there is None or there.alive else there.paths.count
 
     def hears(self, listener: str) -> bool:
         """Tell whether a listener has a supervised path that is alive."""
@@ -328,15 +311,17 @@ class Paths:
 
     def sweep(self) -> Iterator[None]:
         """Forget the paths that the review did not confirm, one look a step."""
-        for number in range(len(self._state)):
+        for number in range(self._columns.used):
             if self._state[number] != FREE and self._round_of[number] != self._round:
                 self._forget(number)
             yield
 
     def forget(self, account: str) -> None:
         """Forget the paths of an account that is not supervised any more."""
-        for number in [there.paths[account] for there in self._there.values() if account in there.paths]:
-            self._forget(number)
+        for there in self._there.values():
+            number = there.paths.get(account)
+            if number is not None:
+                self._forget(number)
 
     def _revise(self, number: int, terms: Terms, now_us: int) -> None:
         if terms != (self._interval[number], self._margin[number]):
@@ -346,12 +331,17 @@ class Paths:
 
     # -- over a restart -------------------------------------------------------------------------------------------
 
-    def keeping(self, now_us: int) -> Callable[[], Kept]:
-        """Return what makes a ``Kept`` of this moment; the copies are taken at once, the rest is for another thread."""
-        return partial(
-            keep, bytes(self._names), self._listeners.copy(), self._listener[:], bytes(self._state), self._interval[:],
-            self._margin[:], self._seen_us[:], self._gap_us[:], self._began_us, now_us,
-        )  # fmt: skip
+    def keeping(self, now_us: int) -> Iterator[Kept | None]:
+        """Copy all paths, some of them a step; what comes at the end is to be written down, as of this moment."""
+        blocks: list[Block] = []
+        for _ in self._columns.copy(blocks):
+            yield None
+        yield Kept(self._listeners.copy(), self._began_us, now_us, blocks)
+
+    def kept(self, now_us: int) -> Kept:
+        """Copy all paths at once: 100 ms for a million."""
+        (kept,) = [kept for kept in self.keeping(now_us) if kept is not None]
+        return kept
 
     def resume(
         self, kept: Kept, listeners: Collection[str], spelled: Callable[[str], str], gap_us: int, now_us: int
@@ -364,35 +354,23 @@ class Paths:
         self._began_us = now_us
         self._listeners = kept.listeners.copy()
         self._there = {name: _Listener(n) for n, name in enumerate(kept.listeners)}
-        tables = [self._there[name].paths for name in kept.listeners]
         left_out = {n for n, name in enumerate(kept.listeners) if name not in _NOWHERE and name not in listeners}
-        number = 0
-        for name, listener, state, interval, margin, age, gap in zip(
-            kept.accounts, kept.listener, kept.state, kept.interval_seconds, kept.margin_seconds, kept.age_us, kept.gap_us,
-            strict=True,
-        ):  # fmt: skip
-            if state == FREE or listener in left_out:
-                continue
-            account = spelled(name)
-            tables[listener][account] = number
-            self._account.append(account)
-            self._names += padded(account)
-            self._listener.append(listener)
-            self._seen_us.append(now_us - age - 1)
-            self._interval.append(interval)
-            self._margin.append(margin)
-            self._gap_us.append(gap + gap_us)
-            self._state.append(state)
-            number += 1
-        self._round_of.extend(bytes(number))
-        self._slot.extend([_UNSET] * number)
-        for number, state in enumerate(self._state):
-            self._count[state] += 1
-            there = self._there[kept.listeners[self._listener[number]]]
-            there.alive += state == ALIVE
-            there.heard_us = max(there.heard_us, self._seen_us[number])
-            if state in (ALIVE, AWAITED):
-                self._put(number, now_us)
+        there = [self._there[name] for name in kept.listeners]
+        for block in kept.blocks:
+            first = self._columns.extend(block, kept, now_us, gap_us)
+            for number, name in enumerate(block.names.decode("ascii").split(), first):
+                state, listener = self._state[number], self._listener[number]
+                if state == FREE or listener in left_out:
+                    self._state[number] = FREE
+                    self._columns.give_back(number)
+                    continue
+                self._account[number] = account = spelled(name)
+                there[listener].paths.put(account, number)
+                there[listener].alive += state == ALIVE
+                there[listener].heard_us = max(there[listener].heard_us, self._seen_us[number])
+                self._count[state] += 1
+                if state in (ALIVE, AWAITED):
+                    self._put(number, now_us)
 
     def count(self) -> dict[str, int]:
         """Return how many paths are alive and lost, and how many supervised accounts were never heard."""

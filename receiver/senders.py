@@ -20,6 +20,7 @@ from receiver import dialects
 from receiver.accounts import Account
 from receiver.clock import SECOND_US, seconds_to_text
 from receiver.config import ClockSettings
+from receiver.tables import Table
 from receiver.troubles import host_of
 
 STRANGERS_KEPT = 100_000
@@ -72,19 +73,17 @@ class Way(Protocol):
         """Address and port."""
 
 
-class _Place:
-    """An account as one listener hears it."""
+class _Place(Struct, eq=False, gc=False):
+    """An account as one listener hears it. Like ``_Sender`` it is nothing that the collector would have to walk through."""
 
-    __slots__ = ("heard_us", "host", "others", "stale", "stale_after_us", "stamp", "stamp_us", "way")
-
-    def __init__(self, way: Way, now_us: int) -> None:
-        self.way = way
-        self.host = host_of(way.peer)
-        self.heard_us = now_us
-        self.others: dict[str, int] | None = None  # further addresses, and when each was heard last
-        self.stamp = -1  # the newest of an encrypted message, and when it came
-        self.stamp_us = self.stale_after_us = now_us
-        self.stale = 0  # link tests whose stamp was not newer, after the one that came at stale_after_us
+    way: Way
+    host: str
+    heard_us: int
+    stamp_us: int
+    stale_after_us: int
+    stamp: int = -1  # the newest of an encrypted message; ``stamp_us``: when it came
+    stale: int = 0  # link tests whose stamp was not newer, after the one that came at ``stale_after_us``
+    others: dict[str, int] | None = None  # further addresses, and when each was heard last
 
     def move(self, way: Way, alive_us: int, now_us: int) -> str | None:
         """Note another peer; return the address that is alive while this one is new, None when all is well."""
@@ -102,23 +101,30 @@ class _Place:
         return None if known or not others else next(reversed(others))
 
 
-class _Sender:
+def _place(way: Way, now_us: int) -> _Place:
+    """Begin a place."""
+    return _Place(way, host_of(way.peer), now_us, now_us, now_us)
+
+
+class _Sender(Struct, eq=False, gc=False):
     """One account."""
 
-    __slots__ = (
-        "data", "first_stamp", "key", "moves", "place", "places", "sent_us", "sequence", "suspect", "tests", "tests_sealed",
-    )  # fmt: skip
+    place: _Place  # where it was heard last
+    several: tuple[_Place, ...] = ()  # all places, where there is more than one
+    key: dc09.Key | None = None  # it opened the latest encrypted message
+    first_stamp: int | None = None
+    tests_sealed: bool = False  # its link tests came encrypted
+    tests: tuple[int, ...] = ()  # the latest of them, hashed; kept only where there are several listeners
+    sequence: str = _NO_SEQUENCE  # of the latest signal that has one, with its data and its moment
+    data: bytes = b""
+    sent_us: int = 0
+    moves: int = 0
+    suspect: tuple[bytes, int, Notice] | None = None  # refused with a used stamp: its data, when, what to tell
 
-    def __init__(self, place: _Place) -> None:
-        self.place = place  # where it was heard last
-        self.places: tuple[_Place, ...] = (place,)
-        self.key: dc09.Key | None = None  # it opened the latest encrypted message
-        self.first_stamp: int | None = None
-        self.tests_sealed = False  # its link tests came encrypted
-        self.tests: tuple[int, ...] = ()  # the latest of them, hashed; kept only where there are several listeners
-        self.sequence, self.data, self.sent_us = _NO_SEQUENCE, b"", 0  # of the latest signal that has a sequence
-        self.moves = 0
-        self.suspect: tuple[bytes, int, Notice] | None = None  # refused with a used stamp: its data, when, what to tell
+    @property
+    def places(self) -> tuple[_Place, ...]:
+        """Every place where it was heard."""
+        return self.several or (self.place,)
 
     def turn(self, way: Way, now_us: int) -> _Place:
         """Take the place where another listener hears the account."""
@@ -126,8 +132,8 @@ class _Sender:
             if place.way.listener == way.listener:
                 self.place = place
                 return place
-        self.place = _Place(way, now_us)
-        self.places = (*self.places, self.place)
+        before, self.place = self.places, _place(way, now_us)
+        self.several = (*before, self.place)
         return self.place
 
     def until(self, account: Account) -> str:
@@ -152,12 +158,12 @@ class Senders:
         self.clock = clock
         self.alive_seconds = alive_seconds
         self.stale_tests = 0
-        self._registered: dict[str, _Sender] = {}
+        self._registered: Table[_Sender] = Table()
         self._strangers: dict[str, _Sender] = {}
         self._listeners: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._registered) + len(self._strangers)
+        return self._registered.count + len(self._strangers)
 
     def heard(self, message: dc09.Message, account: Account, key: dc09.Key | None, way: Way, now_us: int) -> Heard:
         """Note a message that policy lets through, and say what is odd about its sender. On the way of every message."""
@@ -186,14 +192,18 @@ class Senders:
 
     def _meet(self, message: dc09.Message, account: Account, way: Way, now_us: int) -> _Sender:
         """Return the sender of a stranger, or of an account not heard before."""
-        name = account.account if account.registered else message.envelope.address.account.upper()
-        known = self._registered if account.registered else self._strangers
-        sender = known.get(name)
-        if sender is None:
-            if len(self._strangers) >= STRANGERS_KEPT and not account.registered:
+        if account.registered:
+            sender = _Sender(_place(way, now_us))
+            self._registered.put(account.account, sender)
+        else:
+            name = message.envelope.address.account.upper()
+            known = self._strangers.get(name)
+            if known is not None:
+                return known
+            if len(self._strangers) >= STRANGERS_KEPT:
                 del self._strangers[next(iter(self._strangers))]
-            sender = known[name] = _Sender(_Place(way, now_us))
-            self._listeners.add(way.listener)
+            sender = self._strangers[name] = _Sender(_place(way, now_us))
+        self._listeners.add(way.listener)
         return sender
 
     def _look(
@@ -330,8 +340,8 @@ class Senders:
 
     def keep(self, registered: Collection[str]) -> None:
         """Forget accounts that are no longer registered (the register was read again)."""
-        for name in self._registered.keys() - set(registered):
-            del self._registered[name]
+        for name in set(self._registered.names()) - set(registered):
+            self._registered.take(name)
 
 
 def _reused(sender: _Sender, message: dc09.Message, now_us: int) -> Notice | None:

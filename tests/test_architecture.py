@@ -12,8 +12,8 @@ LAYERS = [
     "protocols.dc09 protocols.contact_id protocols.sia_dcs",
     "protocols.automation",
     "receiver.errors receiver.clock receiver.process receiver.statefile",
-    "receiver.intervals receiver.dialects receiver.path_values",
-    "receiver.config",
+    "receiver.intervals receiver.dialects receiver.path_values receiver.tables",
+    "receiver.config receiver.path_columns",
     "receiver.accounts receiver.journal receiver.clockwatch receiver.vault receiver.sightings",
     "receiver.account_file receiver.policy receiver.telemetry receiver.defaults receiver.payloads receiver.replies "
     "receiver.paths receiver.troubles",

@@ -14,10 +14,9 @@ the chain is made here: of a message of four blocks with one XOR over all of it 
 import binascii
 import os
 import re
-from collections.abc import Callable
 from functools import lru_cache
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from protocols.errors import KeyFormatError, Undecryptable
 
@@ -25,7 +24,6 @@ BLOCK_BYTES = 16
 _HEX_KEY = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{48}|[0-9A-Fa-f]{64}")
 _FORBIDDEN_IN_PAD = bytes.maketrans(b"|[]", b"zyx")
 _POOL_BYTES = 4096
-_Contexts = tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]
 _ECB = modes.ECB()  # noqa: S305 - of which CBC is made, see above
 _STAMP_PAD_BYTES = 10  # so that "|]" and a stamp of 20 bytes end with the second block
 
@@ -61,7 +59,7 @@ _pads = _Pads()
 class Key:
     """An AES-128, -192 or -256 key that never shows itself: not in ``repr``, not in a traceback, not in a pickle."""
 
-    __slots__ = ("_contexts", "_secret", "bits")
+    __slots__ = ("_decryptor", "_encryptor", "_secret", "bits")
 
     def __init__(self, secret: bytes) -> None:
         """Take 16, 24 or 32 secret bytes.
@@ -72,7 +70,8 @@ class Key:
         if len(secret) not in (16, 24, 32):
             raise KeyFormatError(f"a key has 16, 24 or 32 bytes, this one has {len(secret)}")
         self._secret = secret
-        self._contexts: _Contexts | None = None  # made when first needed: 2 KB, and most of a large register are silent
+        self._decryptor: CipherContext | None = None  # made when first needed: 1 KB each, and most of a large register
+        self._encryptor: CipherContext | None = None  # are silent
         self.bits = len(secret) * 8
 
     @classmethod
@@ -105,14 +104,14 @@ class Key:
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Undo CBC with a zero IV; ``ciphertext`` is whole blocks."""
-        decrypt, _ = self._contexts or self._begin()
-        mixed = int.from_bytes(decrypt(ciphertext))
+        decryptor = self._decryptor or self._begin()[0]
+        mixed = int.from_bytes(decryptor.update(ciphertext))
         chain = int.from_bytes(ciphertext[:-BLOCK_BYTES])  # one block shorter: the first one's chain is zero
         return (mixed ^ chain).to_bytes(len(ciphertext))
 
     def encrypt(self, plaintext: bytes) -> bytes:
         """Do CBC with a zero IV; ``plaintext`` is whole blocks."""
-        _, encrypt = self._contexts or self._begin()
+        encrypt = (self._encryptor or self._begin()[1]).update
         ciphertext = block = encrypt(plaintext[:BLOCK_BYTES])
         for at in range(BLOCK_BYTES, len(plaintext), BLOCK_BYTES):
             mixed = int.from_bytes(plaintext[at : at + BLOCK_BYTES]) ^ int.from_bytes(block)
@@ -122,15 +121,18 @@ class Key:
 
     def encrypt_two(self, first: bytes, second: int) -> bytes:
         """Do the same with two blocks, the second one as a number: an ACK, for which the loop would cost 0.5 µs more."""
-        _, encrypt = self._contexts or self._begin()
+        encrypt = (self._encryptor or self._begin()[1]).update
         block = encrypt(first)
         return block + encrypt((second ^ int.from_bytes(block)).to_bytes(BLOCK_BYTES))
 
-    def _begin(self) -> _Contexts:
-        """Make both contexts: who decrypts a message seals its ACK."""
+    def _begin(self) -> tuple[CipherContext, CipherContext]:
+        """Make both contexts, of one cipher: who decrypts a message seals its ACK.
+
+        Their methods are not kept: bound, they are two more objects for each account of a large register.
+        """
         cipher = Cipher(algorithms.AES(self._secret), _ECB)  # CBC is made of it
-        self._contexts = cipher.decryptor().update, cipher.encryptor().update
-        return self._contexts
+        self._decryptor, self._encryptor = contexts = cipher.decryptor(), cipher.encryptor()
+        return contexts
 
 
 def seal(body: bytes, key: Key, pad_source: bytes | None = None) -> bytes:

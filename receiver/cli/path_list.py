@@ -6,7 +6,7 @@ from collections.abc import Callable
 from receiver import clock, path_file
 from receiver.accounts import Account
 from receiver.config import Settings
-from receiver.path_values import ALIVE, AWAITED, FREE, NEVER, NOWHERE, NOWHERE_OF_ROLE
+from receiver.path_values import ALIVE, AWAITED, NEVER, NOWHERE, NOWHERE_OF_ROLE
 
 _NOWHERE = {NOWHERE: ""} | {listener: f" at a {role} listener" for role, listener in NOWHERE_OF_ROLE.items()}
 
@@ -22,11 +22,9 @@ def read(settings: Settings) -> tuple[Callable[[Account], str], str]:
     if found is not None:
         kept, wall_us = found
         roles = {listener.name: listener.role for listener in settings.listeners}
-        rows = zip(kept.accounts, kept.listener, kept.state, kept.age_us, kept.gap_us, strict=True)
-        for name, number, state, age_us, gap_us in rows:
-            if state != FREE:
-                listener = kept.listeners[number]
-                told[name.upper()].append(_path(listener, roles.get(listener, ""), state, wall_us - age_us - gap_us))
+        for path in kept.paths():
+            listener, heard_us = kept.listeners[path.listener], wall_us - path.age_us - path.gap_us
+            told[path.account.upper()].append(_path(listener, roles.get(listener, ""), path.state, heard_us))
 
     def line(account: Account) -> str:
         stands = "; ".join(sorted(told[account.account.upper()])) or "not looked at yet"

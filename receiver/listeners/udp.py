@@ -66,6 +66,7 @@ class UdpListener:
         everybody = settings.refused_datagrams_per_second
         self._budget_of_all = Budgets(everybody, everybody, 1)
         self._caller = lru_cache(_REMEMBERED)(self._meet)
+        self._spending = self._spend  # bound once: each account keeps the route by which it was heard last
         self._in_hand = 0
         self._sock: socket.socket | None = None
         self._inode = ""
@@ -131,7 +132,7 @@ class UdpListener:
         return self._budgets.take(source_of_peer(peer), now) and (proven or self._budget_of_all.take(_EVERYBODY, now))
 
     def _meet(self, address: Address) -> Caller:
-        route = Route(self.settings.name, "udp", shown(address), self.origin, self._spend, self._defaults)
+        route = Route(self.settings.name, "udp", shown(address), self.origin, self._spending, self._defaults)
         return Caller(self, address, route)
 
     def answer(self, arrival: Arrival, address: Address, now: float) -> None:

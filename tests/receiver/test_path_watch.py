@@ -1,12 +1,15 @@
 """The watch over paths, second by second, against what it tells and writes."""
 
 import asyncio
+import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from receiver import path_file
 from receiver.accounts import Account, Accounts
 from receiver.cli import main
 from receiver.clock import SECOND_US as S
@@ -92,6 +95,79 @@ def test_a_storm_is_one_trouble_that_says_where_and_whether_others_are_heard(tmp
     assert (storm.reason, storm.count, storm.listener, len(storm.accounts or ())) == ("paths-lost", 30, "wire", 30)
     assert "30 at listener wire, which still hears others" in storm.text
     assert room.told() == []
+
+
+def test_a_storm_that_begins_in_the_middle_of_a_look_counts_those_told_before_and_holds_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.paths._LOOKS", 10)
+    room = Room(tmp_path, **many(60, "60"))
+    for name in room.register:
+        room.seen(name.account)
+    room.until(50)
+    room.told()
+    room.now_us = 61 * S
+    while room.watch.find_some(room.now_us + 3600 * S, room.now_us - S // 2):
+        if len(room.changes) == 10:
+            break
+    lost = room.told()
+    assert [state for _, _, state in lost] == ["lost"] * 10
+    room.seen(lost[0][0])  # told, so its return is
+    assert room.told() == [(lost[0][0], "wire", "restored")]
+    for _ in range(2):
+        room.watch.find_some(room.now_us + 3600 * S, room.now_us)
+    assert (room.told(), room.paths.held) == ([], 20)  # 20 in 5 s: from here on none is told singly
+    held = next(
+        name.account
+        for name in room.register
+        if room.paths.lost(name.account, "wire") and name.account not in {account for account, _, _ in lost}
+    )
+    room.seen(held)
+    assert (room.told(), room.paths.held) == ([], 19)
+    while room.watch.find_some(room.now_us + 3600 * S, room.now_us):
+        pass
+    room.until(62)
+    (storm,) = room.troubles
+    assert (storm.reason, storm.count) == ("paths-lost", 60)
+    room.troubles.clear()
+    room.until(120)
+    assert {(state, account in dict.fromkeys(a for a, _, _ in lost)) for account, _, state in room.told()} == {
+        ("lost", False)
+    }
+    assert room.paths.count()["lost"] == 58
+    assert ("paths-restored", 1) in room.reasons()
+
+
+@pytest.mark.parametrize("looks", [1, 7, 250])
+def test_whatever_comes_between_the_parts_of_looks_a_loss_is_told_before_its_return_and_both_by_turns(
+    looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.paths._LOOKS", looks)
+    for seed in range(6):
+        chance = random.Random(seed)
+        room = Room(tmp_path / str(seed), **many(80, "20"))
+        for name in room.register:
+            room.seen(name.account)
+        awake = set(chance.sample([name.account for name in room.register], 60))
+        for _ in range(150):
+            room.until(room.now_us // S + 1)
+            if chance.random() < 0.1:
+                awake ^= set(chance.sample([name.account for name in room.register], chance.choice([3, 40])))
+            for _ in range(12):
+                room.now_us += S // 50
+                room.watch.find_some(room.now_us + 3600 * S, room.now_us)
+                for account in chance.sample(sorted(awake), min(len(awake), 2)):
+                    room.seen(account)
+            room.now_us -= 12 * S // 50
+        while room.watch.find_some(room.now_us + 3600 * S, room.now_us) or room.paths.held:
+            room.until(room.now_us // S + 1)
+        told: dict[str, list[str]] = {}
+        for account, _, state in room.told():
+            told.setdefault(account, []).append(state)
+        for account, states in told.items():
+            assert states == [("lost", "restored")[n % 2] for n in range(len(states))]
+            assert (states[-1] == "lost") == room.paths.lost(account, "wire")
+        assert sum(states[-1] == "lost" for states in told.values()) == room.paths.count()["lost"]
 
 
 def test_a_listener_that_lost_all_its_paths_within_seconds_hears_no_others(tmp_path: Path) -> None:
@@ -277,6 +353,27 @@ def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     again.seen("B")
     again.until(402)
     assert (again.told(), again.reasons()) == ([("A", "wire", "restored")], [("never-seen-cleared", 1)])
+
+
+def test_paths_are_copied_a_part_at_a_time_and_written_down_when_all_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.path_columns.PATHS_A_BLOCK", 10)
+    room = Room(tmp_path, **many(100, "600"))
+    room.until(1)
+    room.watch._save_at_us = 0
+    room.watch.look(room.now_us + 3600 * S, room.now_us)
+    steps = 1
+    while room.watch._go_on_copying():
+        assert not (tmp_path / "paths.state").exists()
+        steps += 1
+    assert steps == 5
+    for thread in threading.enumerate():
+        if thread.name == "paths":
+            thread.join()
+    found = path_file.read(tmp_path / "paths.state")
+    assert found is not None
+    assert (len(list(found[0].paths())), found[1]) == (100, room.now_us + 3600 * S)
 
 
 def test_a_folder_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

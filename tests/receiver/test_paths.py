@@ -129,12 +129,69 @@ def test_any_course_of_messages_and_looks_agrees_with_a_naive_model() -> None:
         assert paths.count() == {"alive": len(last) - len(lost), "lost": len(lost), "never-seen": 0}
 
 
+@pytest.mark.parametrize("looks", [1, 3, 7])
+def test_looks_in_parts_with_messages_between_them_agree_with_a_naive_model(
+    looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.paths._LOOKS", looks)
+    for seed in range(20):
+        chance = random.Random(seed)
+        paths, last, lost = Paths(), dict[str, int](), set[str]()
+        interval = {str(n): chance.choice([1, 2, 5, 5, 5, 60, 4000]) for n in range(40)}
+        now = chance.randrange(10**9)
+        for _ in range(1500):
+            now += chance.choice([0, S // 50, S // 50, S // 7, S, 3 * S, 50 * S if chance.random() < 0.1 else 0])
+            if chance.random() < 0.4:
+                path = chance.choice(list(interval))
+                change = paths.seen(path, "main", interval[path], now)
+                assert (change is not None) == (path in lost)  # restored only if it was told lost before
+                lost.discard(path)
+                last[path] = now
+                continue
+            found = [change.account for change in paths.check(now)]
+            assert len(found) <= looks
+            assert all(path not in lost and last[path] + interval[path] * S <= now for path in found)
+            lost.update(found)
+            if not paths.is_behind(now):
+                assert {path for path in last if last[path] + interval[path] * S <= now // S * S} <= lost
+        assert paths.count() == {"alive": len(last) - len(lost), "lost": len(lost), "never-seen": 0}
+
+
+def test_a_path_heard_between_two_parts_of_a_look_is_restored_if_it_was_found_and_else_never_lost() -> None:
+    paths = Paths()
+    for n in range(600):
+        paths.seen(str(n), "main", 60, 0)
+    assert states(paths.check(61 * S)) == [(str(n), "lost") for n in range(250)]
+    restored = paths.seen("0", "main", 60, 61 * S)
+    assert restored is not None
+    assert paths.seen("599", "main", 60, 61 * S) is None
+    assert len(paths.check(61 * S)) == 250
+    assert states(paths.check(61 * S)) == [(str(n), "lost") for n in range(500, 599)]
+    assert paths.check(120 * S) == []
+    assert sorted(states(paths.check(122 * S))) == [("0", "lost"), ("599", "lost")]
+
+
+def test_a_slot_that_was_begun_before_we_were_held_up_for_hours_is_looked_at_whole() -> None:
+    paths = Paths()
+    for n in range(400):
+        paths.seen(str(n), "main", 60, 0)
+    paths.check(61 * S)
+    for n in range(250):
+        paths.seen(str(n), "main", 60, 61 * S)
+    found: list[PathChange] = []
+    while paths.is_behind(9 * HOUR * S):
+        found += paths.check(9 * HOUR * S)
+    assert sorted(int(change.account) for change in found) == list(range(400))
+
+
 def test_a_million_losses_at_one_moment_are_found_in_many_small_steps() -> None:
     paths = Paths()
     for n in range(120_000):
         paths.seen(str(n), "main", 60, 0)
-    found = [len(paths.check(61 * S)) for _ in range(5)]
-    assert found == [25_000, 25_000, 25_000, 25_000, 20_000]
+    found = []
+    while paths.is_behind(60 * S):
+        found.append(len(paths.check(60 * S)))
+    assert found == [250] * 480
 
 
 # -- storms --------------------------------------------------------------------------------------------------------------
@@ -192,12 +249,62 @@ def test_held_losses_that_come_back_are_never_told_singly_and_the_others_are() -
     assert paths.count() == {"alive": 26, "lost": 4, "never-seen": 0}
 
 
+# -- copies ------------------------------------------------------------------------------------------------------------
+
+
+def test_paths_that_come_and_go_while_they_are_copied_are_each_in_the_copy_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("receiver.path_columns.PATHS_A_BLOCK", 4)
+    for seed in range(40):
+        chance = random.Random(seed)
+        paths, there = Paths(), set[tuple[str, str]]()
+
+        def act(paths: Paths = paths, there: set[tuple[str, str]] = there, chance: random.Random = chance) -> None:
+            account = str(chance.randrange(60))
+            what = chance.randrange(3)
+            if what == 0:
+                paths.forget(account)
+                there.difference_update({(account, ""), (account, "main")})
+            elif what == 1 or (account, "main") in there:
+                paths.seen(account, "main", 60, 5 * S)
+                there.discard((account, ""))
+                there.add((account, "main"))
+            else:
+                paths.confirm(account, lambda _: Terms(60), 5 * S)
+                there.add((account, ""))
+
+        for _ in range(100):
+            act()
+        always, ever, kept = there.copy(), there.copy(), None
+        copying = paths.keeping(7 * S)
+        while kept is None:
+            for _ in range(chance.randrange(4)):
+                act()
+                always &= there
+                ever |= there
+            kept = next(copying)
+        found = [(path.account, kept.listeners[path.listener]) for path in kept.paths()]
+        assert len(found) == len(set(found))
+        assert always <= set(found) <= ever
+        assert {(path.account, kept.listeners[path.listener]) for path in paths.kept(7 * S).paths()} == there
+
+
+def test_columns_grow_where_more_paths_come_than_there_is_room_for() -> None:
+    paths = Paths()
+    paths.make_room(10)
+    paths.make_room(5)
+    for n in range(100):
+        paths.seen(str(n), "main", 60, n * S)
+    assert [(path.account, path.age_us) for path in paths.kept(100 * S).paths()] == [
+        (str(n), (100 - n) * S) for n in range(100)
+    ]
+
+
 # -- over a restart ------------------------------------------------------------------------------------------------------
 
 
 def again(paths: Paths, now_us: int, gap_us: int, new_us: int, folder: Path, grace_seconds: int = 100) -> Paths:
     """Return what a new process knows, by way of the file."""
-    path_file.write(folder / "paths.state", paths.keeping(now_us)(), 5_000 * S)
+    path_file.write(folder / "paths.state", paths.kept(now_us), 5_000 * S)
     found = path_file.read(folder / "paths.state")
     assert found is not None
     kept, wall_us = found
@@ -285,7 +392,7 @@ def test_the_file_is_ours_alone_and_damage_of_any_byte_is_noticed(tmp_path: Path
     assert path_file.read(file) is None
     paths = Paths()
     paths.seen("1", "main", 60, 0)
-    path_file.write(file, paths.keeping(0)(), 0)
+    path_file.write(file, paths.kept(0), 0)
     assert file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["paths.state"]
     whole = file.read_bytes()
@@ -302,4 +409,4 @@ def test_the_file_is_ours_alone_and_damage_of_any_byte_is_noticed(tmp_path: Path
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     paths = Paths()
     with pytest.raises(OSError, match="No such file"):
-        path_file.write(tmp_path / "gone" / "paths.state", paths.keeping(0)(), 0)
+        path_file.write(tmp_path / "gone" / "paths.state", paths.kept(0), 0)
