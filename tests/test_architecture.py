@@ -11,6 +11,7 @@ LAYERS = [
     "protocols.errors",
     "protocols.dc09 protocols.contact_id protocols.sia_dcs",
     "protocols.automation",
+    "receiver.ownership",
     "receiver.errors receiver.clock receiver.process receiver.statefile",
     "receiver.intervals receiver.dialects receiver.path_values",
     "receiver.config",
