@@ -227,7 +227,8 @@ def simulate(
     except* OSError as group:
         unreachable = group.exceptions[0]
     if unreachable is not None:
-        fail(f"cannot reach {host} port {port}: {unreachable}")
+        click.echo(f"dc09-receiver: cannot reach {host} port {port}: {unreachable}", err=True)
+        sys.exit(1)
     _summarise(answers)
     sys.exit(0 if all(answer.verdict == "ACK" for answer in answers) else 1)
 

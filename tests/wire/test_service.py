@@ -123,7 +123,7 @@ def test_simulate_says_what_was_not_acknowledged(receiver: Running) -> None:
     assert done.returncode == 1
     assert "DUH" in done.stdout
     done = Running.command("simulate", "127.0.0.1", "1")
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert "cannot reach" in done.stderr
     assert "Traceback" not in done.stderr
 
