@@ -189,6 +189,8 @@ def load(file: Path | None, default_key: Key | None, unknown: str, environment: 
     Raises:
         ConfigError: with the line of every mistake (the first 20); keys are never repeated.
     """
+    if file is not None and not file.exists():
+        raise ConfigError(f"[accounts] file: there is no file {file}; the first accounts add makes it")
     rows = read_csv(file, environment) if file else {}
     return Accounts(rows, default_key, {"": None, "accept": True, "refuse": False}[unknown])
 

@@ -95,6 +95,14 @@ def test_check_config_sums_up_or_tells_every_mistake(config: Path) -> None:
     config.write_text("[http]\nport = 'x'\nwrong = 1\n", "utf-8")
     done = run("check-config", str(config))
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 2)
+    config.write_text('[http]\nport = "x"\n[accounts]\nfile = "accounts.csv"\n', "utf-8")
+    config.with_name("accounts.csv").write_text("account,time_zone\n1234,Mars\n5678,Venus\n", "utf-8")
+    done = run("check-config", str(config))
+    assert (done.exit_code, [line.split()[1] for line in done.stderr.splitlines()]) == (
+        2, ["[http]", f"{config.with_name('accounts.csv')}", f"{config.with_name('accounts.csv')}"],
+    )  # fmt: skip
+    config.write_text('[accounts]\nfile = "absent.csv"\n', "utf-8")
+    assert "[accounts] file: there is no file" in run("check-config", str(config)).stderr
 
 
 def test_accounts_are_listed_added_changed_removed_and_imported(config: Path, tmp_path: Path) -> None:
