@@ -189,8 +189,6 @@ def load(file: Path | None, default_key: Key | None, unknown: str, environment: 
     Raises:
         ConfigError: with the line of every mistake (the first 20); keys are never repeated.
     """
-    if file is not None and not file.exists():
-        raise ConfigError(f"[accounts] file: there is no file {file}; the first accounts add makes it")
     rows = read_csv(file, environment) if file else {}
     return Accounts(rows, default_key, {"": None, "accept": True, "refuse": False}[unknown])
 
@@ -205,7 +203,7 @@ def read_csv(file: Path, environment: Mapping[str, str] = os.environ) -> dict[st
         with file.open(encoding="utf-8-sig", newline="") as lines:  # line by line: the text of a large register is 100 MB
             rows, mistakes = _read_table(csv.reader(lines), file, environment)
     except FileNotFoundError:
-        raise ConfigError(f"there is no file {file}") from None
+        raise ConfigError(f"[accounts] file: there is no file {file}; the first accounts add makes it") from None
     except UnicodeDecodeError:
         raise ConfigError(f'{file} cannot be read: it is not in UTF-8; save it as "CSV UTF-8"') from None
     except (OSError, csv.Error) as error:

@@ -25,6 +25,7 @@ LAYERS = [
     "receiver.account_desk",
     "receiver.listeners",
     "receiver.succession receiver.gauges",
+    "receiver.parts",
     "receiver.service",
     "receiver.cli receiver.demo",
     "receiver.__main__",
