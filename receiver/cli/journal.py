@@ -60,7 +60,8 @@ def _at_outputs(settings: config.Settings, journal: Reader, register: accounts.A
             continue
         span = journal.span(output.name, stored)
         if span is not None:
-            times = f"sent {clock.to_text(span.sent_us)}, confirmed {clock.to_text(span.confirmed_us)}"
+            sent_us = max(span.sent_us, stored.row.received_us)  # one span is of all that went out in about a second
+            times = f"sent {clock.to_text(sent_us)}, confirmed {clock.to_text(span.confirmed_us)}"
             yield f"{'':>10}{output.name}: {times}"
         elif cursors.get((output.name, stored.lane), stored.position - 1) < stored.position:
             yield f"{'':>10}{output.name}: waits"
