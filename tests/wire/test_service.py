@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from protocols import dc09
+from tests import vectors
 from tests.wire.running import KEY, KEYED, PLAIN, SECRET, Running, frame, read_replies, said, wait_until
 
 CONTRACT = (
@@ -161,6 +162,21 @@ def test_simulate_says_what_was_not_acknowledged(receiver: Running) -> None:
     assert done.returncode == 1
     assert "cannot reach" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_whatever_panels_send_a_journal_that_nobody_touched_is_found_sound(tmp_path: Path) -> None:
+    """A journal that is called altered at three in the morning, and is not, costs the trust in the next word of it."""
+    address = dc09.Address(None, "0", PLAIN)
+    sent = [
+        *[bytes.fromhex(vector["frame"]) for vector in vectors.frames()],
+        dc09.encode("ADM-CID", "0000", address, b"#1A01|1130 01 005"),  # Scantronic: 0000, and no time stamp
+        dc09.encode("ADM-CID", "0009", address, b"#1A01|1130 01 005", (("K", SECRET.encode()), ("S", b"till"))),
+        dc09.encode("ADM-CID", "0000", address, b"#1A01|1130 01 005", (("K", SECRET.encode()),), 1_700_000_000),
+    ]
+    with Running(tmp_path, accounts="account\n") as running:  # whoever calls is heard
+        assert sum(running.udp(raw, seconds=0.05) is not None for raw in sent) > 90
+    done = running.command("journal", "verify", "--config", str(running.config))
+    assert (done.returncode, "none damaged" in done.stdout) == (0, True), done.stdout
 
 
 def test_events_on_standard_output_are_json_lines_and_logs_are_not_among_them(tmp_path: Path) -> None:
