@@ -22,6 +22,7 @@ from protocols import dc09
 from receiver import clock
 from receiver.config import JournalSettings
 from receiver.journal import Entry, Journal, Origin
+from tests.wire.running import free_port
 
 MILLION = 1_000_000
 KEYED = 200_000
@@ -47,8 +48,8 @@ def start(plan: Plan) -> Figure:
     """Measure from exec to ready with a million accounts registered, 200,000 of them keyed."""
     with servers.scratch() as folder:
         write_register(folder / "register.csv", MILLION, KEYED)
-        http = servers.free_port()
-        config = servers.write_settings(folder, servers.free_port(), http, Setup(register=folder / "register.csv"))
+        http = free_port()
+        config = servers.write_settings(folder, free_port(), http, Setup(register=folder / "register.csv"))
         rounds = [start_once(config, http) for _ in range(plan.rounds)]
     seconds, cpu = (statistics.median(found[at] for found in rounds) for at in (0, 1))
     resident = max(found.resident_mb for found in rounds)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.frames import SMALL_REGISTER, small
+from tests.wire.running import free_port
 
 SERVER_CORE, GENERATOR_CORE = 0, (os.cpu_count() or 1) - 1
 START_SECONDS = 60.0
@@ -46,13 +47,6 @@ class Setup(NamedTuple):
     data_dir: Path | None = None
     every_core: bool = False
     receiver: str = ""
-
-
-def free_port() -> int:
-    """Return a port that is free for TCP now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def _prepare(cores: set[int]) -> Callable[[], None]:

@@ -6,11 +6,8 @@ filled at start. Printed for each round: seconds until ``/readyz`` answers 200, 
 
 import argparse
 import asyncio
-import contextlib
 import os
-import random
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,6 +22,7 @@ from receiver import clock
 from receiver.config import JournalSettings
 from receiver.journal import Entry, Journal, Lane, Origin
 from receiver.pipeline import repeat_identity
+from tests.wire.running import free_port
 
 TARGET_SECONDS = 2.0
 _AT_ONCE = 10_000
@@ -62,18 +60,9 @@ async def write_journal(data_dir: Path, count: int, output: str) -> None:
     await journal.close()
 
 
-def _free_port() -> int:
-    """Return a port below those that the kernel gives to connections, which might have it when we start again."""
-    while True:
-        port = random.randint(20_000, 30_000)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
-
-
 def prepare(folder: Path, accounts: int, signals: int) -> tuple[Path, int]:
     """Make a folder with register, journal and settings; return the settings' file and the HTTP port."""
-    http = _free_port()
+    http = free_port()
     write_register(folder / "accounts.csv", accounts)
     asyncio.run(write_journal(folder / "data", signals, "away"))
     config = folder / "receiver.toml"

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from receiver import ownership
 from receiver.accounts import COLUMNS, read_csv
 from receiver.errors import ConfigError
 
@@ -36,11 +37,27 @@ def edit(file: Path, apply: Callable[[Rows], None]) -> None:
         os.close(folder)
 
 
+def _give(handle: int, file: Path) -> None:
+    """Let the new register be readable for whom the old one was; the receiver among them.
+
+    Raises:
+        ConfigError: the old one belongs to somebody else.
+    """
+    try:
+        if file.exists():
+            ownership.keep_as_it_was(handle, file)
+        else:
+            ownership.hand_over(handle, file.parent)
+    except PermissionError:
+        raise ConfigError(f"{file} belongs to another user or group: run the command as its owner, or as root") from None
+
+
 def _write(file: Path, header: list[str], rows: Rows) -> None:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".new")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
+            _give(handle, file)
             writer = csv.DictWriter(out, header, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows.values())

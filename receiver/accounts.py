@@ -206,7 +206,7 @@ def read_csv(file: Path, environment: Mapping[str, str] = os.environ) -> dict[st
         with file.open(encoding="utf-8-sig", newline="") as lines:  # line by line: the text of a large register is 100 MB
             rows, mistakes = _read_table(csv.reader(lines), file, environment)
     except FileNotFoundError:
-        raise ConfigError(f"there is no file {file}") from None
+        raise ConfigError(f"[accounts] file: there is no file {file}; the first accounts add makes it") from None
     except UnicodeDecodeError:
         raise ConfigError(f'{file} cannot be read: it is not in UTF-8; save it as "CSV UTF-8"') from None
     except (OSError, csv.Error) as error:

@@ -9,6 +9,8 @@ from protocols import dc09
 from protocols.errors import ProtocolError
 from receiver import clock
 
+_AWAY_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Orders:
@@ -45,8 +47,10 @@ class Answer:
 async def report(orders: Orders, tell: Callable[[Answer], None]) -> None:
     """Send what is ordered and ``tell`` what became of each message, as it becomes known.
 
+    A receiver that goes away on the way is silence, and is called again with the next message or try.
+
     Raises:
-        ExceptionGroup: of OSError, the receiver cannot be reached.
+        ExceptionGroup: of OSError, the receiver cannot be reached at all.
     """
     numbers = iter(range(orders.count))
 
@@ -89,6 +93,11 @@ class _Link(asyncio.Protocol, asyncio.DatagramProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.replies.put_nowait(None)
 
+    @property
+    def broken(self) -> bool:
+        """Whether the other side has closed it."""
+        return self.transport is None or self.transport.is_closing()
+
     def send(self, frame: bytes) -> None:
         if self._udp:
             cast("asyncio.DatagramTransport", self.transport).sendto(frame)
@@ -122,15 +131,20 @@ async def _send(orders: Orders, link: _Link, number: int) -> Answer:
     sequence = "0000" if null else f"{(orders.first_sequence - 1 + number) % 9999 + 1:04d}"
     began = clock.monotonic()
     for tries in range(1, orders.retry + 2):
-        link.send(_frame(orders, sequence))
         try:
+            if link.broken:
+                link.take_over(await _connect(orders))
+            link.send(_frame(orders, sequence))
             reply = await asyncio.wait_for(link.replies.get(), orders.timeout_seconds)
         except TimeoutError:
             continue
+        except OSError:
+            reply = None
         seconds = clock.monotonic() - began
         if reply is not None:
             return Answer(sequence, read_reply(reply, sequence, orders.key), seconds, tries, reply)
-        link.take_over(await _connect(orders))
+        if tries <= orders.retry:
+            await asyncio.sleep(_AWAY_SECONDS)  # nobody is there: a panel that tries at once would not find anybody either
     return Answer(sequence, "silence", clock.monotonic() - began, orders.retry + 1, None)
 
 

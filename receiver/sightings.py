@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from receiver import clock, statefile
+from receiver import clock, ownership, statefile
 
 _FOLDER, _SUFFIX, _KEPT = "orders", ".watch", "heard.json"
 _LOOK_SECONDS = 1.0
@@ -90,9 +90,11 @@ class Order:
         """
         self._data_dir, self._account = data_dir, account.upper()
         folder = data_dir / _FOLDER
-        folder.mkdir(mode=0o700, exist_ok=True)
+        ownership.make_folder(folder)
         new = folder / secrets.token_hex(8)
-        new.write_text(self._account, "ascii")
+        with new.open("x", encoding="ascii") as out:
+            ownership.hand_over(out.fileno(), folder)
+            out.write(self._account)
         self._file = new.replace(new.with_name(new.name + _SUFFIX))  # whole, or not there
 
     def heard(self) -> Heard | None:

@@ -128,7 +128,7 @@ class _Minute:
         if trouble.account is not None and len(self.accounts) < _MAX_KINDS:
             self.accounts.add(trouble.account)
         if len(self.hosts) < 2:
-            self.hosts.add(host_of(trouble.peer or "?"))
+            self.hosts.add(host_of(trouble.peer or ""))
         self.listeners.add(trouble.listener)
         self.last = trouble
 
@@ -140,10 +140,12 @@ class _Minute:
             return replace(last, count=self.count, since_us=self.since_us)
         one_host = len(self.hosts) == 1
         most = "or more " if len(self.accounts) == _MAX_KINDS else ""
+        source = ", from several addresses"
+        if one_host:
+            source = f", all from {host_of(last.peer)}" if last.peer else ""  # what is not of a message has no sender
         text = (
-            f"a storm, {self.count} more within a minute, of {len(self.accounts)} {most}accounts, "
-            + (f"all from {host_of(last.peer or '?')}" if one_host else "from several addresses")
-            + f": {REASONS.get(last.reason, last.reason)}"
+            f"a storm, {self.count} more within a minute, of {len(self.accounts)} {most}accounts{source}: "
+            f"{REASONS.get(last.reason, last.reason)}"
         )
         return Trouble(
             last.reason, text, self.since_us, self.count,

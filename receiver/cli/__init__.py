@@ -19,7 +19,8 @@ import click
 
 from protocols import dc09
 from protocols.errors import KeyFormatError
-from receiver import __version__, clock, panel, process
+from receiver import __version__, clock, config, panel, process
+from receiver.accounts import Accounts
 from receiver.cli.accounts import accounts_group
 from receiver.cli.journal import journal
 from receiver.cli.on_test import accounts_test
@@ -88,16 +89,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
     """Check a configuration and its account register; exit 2 and every mistake, or 0 and a summary."""
-    from receiver import outputs
-    from receiver.managed import load_accounts
-
-    settings = load(file)
     try:
-        found = load_accounts(settings)
+        settings, mistakes = config.read(file)
+        found = _read_register(settings, mistakes)
+        _check_outputs(settings, mistakes)
+        if mistakes or found is None:
+            fail(*mistakes)
         supervised = len(found.supervised())
         keyed = sum(account.key is not None for account in found)
-        for output in settings.outputs:
-            outputs.check(output)
     except ConfigError as error:
         fail(*error.mistakes)
     except RegisterUnavailable as error:
@@ -116,6 +115,32 @@ def check_config(file: Path) -> None:
     if not settings.outputs:
         click.echo("  output     none: signals are stored and handed to nobody")
     click.echo(f"  http       {settings.http.host} port {settings.http.port}")
+
+
+def _read_register(settings: config.Settings, mistakes: list[str]) -> Accounts | None:
+    """Read the register that the settings name, if that much is right of them; add its mistakes."""
+    from receiver.managed import load_accounts
+
+    if any(mistake.startswith(("[accounts]", "[receiver]")) for mistake in mistakes):
+        return None
+    try:
+        return load_accounts(settings)
+    except ConfigError as error:
+        mistakes += error.mistakes
+        return None
+
+
+def _check_outputs(settings: config.Settings, mistakes: list[str]) -> None:
+    """Add what keeps the outputs from being built, if their settings are right."""
+    from receiver import outputs
+
+    if any(mistake.startswith("[[outputs]]") for mistake in mistakes):
+        return
+    for output in settings.outputs:
+        try:
+            outputs.check(output)
+        except ConfigError as error:
+            mistakes += error.mistakes
 
 
 @main.command()
@@ -227,7 +252,8 @@ def simulate(
     except* OSError as group:
         unreachable = group.exceptions[0]
     if unreachable is not None:
-        fail(f"cannot reach {host} port {port}: {unreachable}")
+        click.echo(f"dc09-receiver: cannot reach {host} port {port}: {unreachable}", err=True)
+        sys.exit(1)
     _summarise(answers)
     sys.exit(0 if all(answer.verdict == "ACK" for answer in answers) else 1)
 

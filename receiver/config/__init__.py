@@ -18,7 +18,7 @@ from receiver.config.outputs import (
     SyslogSettings,
     WebhookSettings,
 )
-from receiver.config.reader import load, resolve_secret
+from receiver.config.reader import load, read, resolve_secret
 from receiver.config.settings import (
     RULES,
     SECTIONS,
@@ -63,5 +63,6 @@ __all__ = [
     "SyslogSettings",
     "WebhookSettings",
     "load",
+    "read",
     "resolve_secret",
 ]

@@ -3,7 +3,7 @@
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from protocols import contact_id, sia_dcs
 from receiver.config.outputs import OUTPUT_TYPES
+from receiver.config.places import ports_taken_twice
 from receiver.config.settings import (
     RULES,
     SECTIONS,
@@ -33,8 +34,21 @@ def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
     Raises:
         ConfigError: with every mistake found.
     """
+    settings, mistakes = read(file, environment)
+    if mistakes:
+        raise ConfigError(*mistakes)
+    return settings
+
+
+def read(file: Path | None, environment: Mapping[str, str] = os.environ) -> tuple[Settings, list[str]]:
+    """Return the settings and every mistake in them; for a wrong value its default stands in.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no TOML.
+    """
     table = _read_toml(file) if file else {}
-    return _Reader(file.parent if file else Path(), environment).settings(table)
+    reader = _Reader(file.parent if file else Path(), environment)
+    return reader.settings(table, () if file else (JsonlSettings(),)), reader.mistakes
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -42,8 +56,11 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no file {file}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{file} is no valid TOML: it is not in UTF-8 (at line {line})") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is no valid TOML: {error}") from None
 
@@ -54,9 +71,10 @@ class _Reader:
     def __init__(self, base: Path, environment: Mapping[str, str]) -> None:
         self._base = base
         self._environment = environment
-        self._mistakes: list[str] = []
+        self.mistakes: list[str] = []
 
-    def settings(self, table: dict[str, Any]) -> Settings:
+    def settings(self, table: dict[str, Any], outputs: tuple[OutputSettings, ...]) -> Settings:
+        """Return the settings; ``outputs`` where the table and the environment have none."""
         self._overlay_environment(table)
         known = {*SECTIONS, "listeners", "outputs"}
         for key in table.keys() - known:
@@ -65,14 +83,12 @@ class _Reader:
             name: self._section(cls, table.get(name, {}), f"[{name}]") for name, cls in SECTIONS.items()
         }
         values["listeners"] = self._list(table, "listeners", lambda _: ListenerSettings, (ListenerSettings(),))
-        values["outputs"] = self._list(table, "outputs", self._output_type, () if table else (JsonlSettings(),))
+        values["outputs"] = self._list(table, "outputs", self._output_type, outputs)
         self._check_whole(values)
-        if self._mistakes:
-            raise ConfigError(*self._mistakes)
         return Settings(**values)
 
     def _wrong(self, mistake: str) -> None:
-        self._mistakes.append(mistake)
+        self.mistakes.append(mistake)
 
     def _overlay_environment(self, table: dict[str, Any]) -> None:
         """Lay ``DC09_SECTION_KEY`` and ``DC09_LISTENERS_0_KEY`` over what the file says."""
@@ -85,10 +101,10 @@ class _Reader:
                 entries = table.setdefault(section, [])
                 if isinstance(entries, list) and int(number) <= len(entries):
                     entries[int(number) : int(number)] = [] if int(number) < len(entries) else [{}]
-                    entries[int(number)][key] = _FromEnvironment(value)
+                    entries[int(number)][key] = _FromEnvironment(name, value)
                     continue
             elif section in SECTIONS and rest and isinstance(table.setdefault(section, {}), dict):
-                table[section][rest] = _FromEnvironment(value)
+                table[section][rest] = _FromEnvironment(name, value)
                 continue
             self._wrong(
                 f"the environment variable {name} names no setting; "
@@ -115,8 +131,8 @@ class _Reader:
         if cls is ReceiverSettings:
             table.setdefault("data_dir", "data")  # relative to the file, as a written one would be
         values = {f.name: self._value(f, table, f"{where} {f.name}") for f in fields(cls) if self._given(f, table)}
-        for key in table:
-            self._wrong(f"{where} has no setting {key!r}; it has {', '.join(f.name for f in fields(cls))}")
+        for key, value in table.items():
+            self._wrong(f"{where}{_source(value)} has no setting {key!r}; it has {', '.join(f.name for f in fields(cls))}")
         return cls(**values)
 
     @staticmethod
@@ -129,6 +145,7 @@ class _Reader:
         if item.type is Secret:
             return self._secret(item.name, table, where)
         given = table.pop(item.name)
+        where += _source(given)
         if isinstance(given, _FromEnvironment):
             given = given.convert(item.type)
         value = self._convert(item, given, where)
@@ -170,6 +187,7 @@ class _Reader:
 
     def _secret(self, name: str, table: dict[str, Any], where: str) -> Secret:
         given, path = table.pop(name, None), table.pop(f"{name}_file", None)
+        where += _source(given)
         if given is not None and path is not None:
             self._wrong(f"{where} and {name}_file are both given; leave one out")
             return Secret()
@@ -193,17 +211,22 @@ class _Reader:
                 self._wrong(f"two [[{kind}]] are named {name!r}; each needs a name of its own")
         if not values["listeners"]:
             self._wrong("there is no [[listeners]]: the receiver would hear nobody")
-        for number, listener in enumerate(values["listeners"], 1):
-            for name, check in (("dialect", parse_of_listener), ("time_zone", _check_zone)):
-                try:
-                    check(getattr(listener, name))
-                except ConfigError as error:
-                    self._wrong(f"[[listeners]] {number} {name} is {getattr(listener, name)!r}; {error}")
+        self._check_listeners(values["listeners"])
         for number, output in enumerate(values["outputs"], 1):
             if output.type not in OUTPUT_TYPES:
                 self._wrong(f"[[outputs]] {number} type is {output.type!r}; it can be {', '.join(OUTPUT_TYPES)}")
             for mistake in (*output.mistakes(), *_unknown_categories(output)):
                 self._wrong(f"[[outputs]] {number} {mistake}")
+        if not self.mistakes:
+            self.mistakes += ports_taken_twice(values["listeners"], values["outputs"], values["http"])
+
+    def _check_listeners(self, listeners: Sequence[ListenerSettings]) -> None:
+        for number, listener in enumerate(listeners, 1):
+            for name, check in (("dialect", parse_of_listener), ("time_zone", _check_zone)):
+                try:
+                    check(getattr(listener, name))
+                except ConfigError as error:
+                    self._wrong(f"[[listeners]] {number} {name} is {getattr(listener, name)!r}; {error}")
 
 
 def _unknown_categories(output: OutputSettings) -> list[str]:
@@ -215,8 +238,9 @@ def _unknown_categories(output: OutputSettings) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _FromEnvironment:
-    """A value from the environment: text, whatever the setting's type is."""
+    """A value from the environment: text, whatever the setting's type is, and the variable's name."""
 
+    name: str
     text: str
 
     def convert(self, kind: Any) -> Any:
@@ -233,6 +257,11 @@ class _FromEnvironment:
 
     def __str__(self) -> str:
         return self.text
+
+
+def _source(given: Any) -> str:
+    """Say where a value was found, if that is not the file."""
+    return f" (environment variable {given.name})" if isinstance(given, _FromEnvironment) else ""
 
 
 def resolve_secret(text: str, environment: Mapping[str, str] = os.environ) -> Secret:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from protocols.errors import KeyFormatError
-from receiver import accounts, intervals
+from receiver import accounts, intervals, ownership
 from receiver.accounts import Account
 from receiver.config import resolve_secret
 from receiver.errors import ConfigError
@@ -72,9 +72,11 @@ class ManagedStore:
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileExistsError):  # to open and close one that is there would drop all locks of this process on it
-                os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+                ownership.hand_over(handle, data_dir)  # SQLite gives the files beside it to the same owner
+                os.close(handle)
             self._inode = os.stat(self._file).st_ino
-            self._db = sqlite3.connect(self._file, timeout=_BUSY_SECONDS, isolation_level=None)
+            self._db = sqlite3.connect(self._file, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, _FORMAT):
                 raise ConfigError(f"{self._file} has format {version}, this program reads format {_FORMAT}")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from receiver import statefile
+from receiver import ownership, statefile
 from receiver.on_test.tickets import Ticket
 
 _FOLDER, _SUFFIX, _KEPT = "orders", ".test", "on-test.json"
@@ -53,7 +53,7 @@ def taken(order: Path) -> bool:
 
 def _lay(data_dir: Path, content: dict[str, Any]) -> Path:
     folder = data_dir / _FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
+    ownership.make_folder(folder)
     return statefile.write(folder / f"{secrets.token_hex(8)}{_SUFFIX}", content)
 
 

@@ -6,8 +6,9 @@ A type's module is imported when a configuration names it: the libraries of the 
 from importlib import import_module
 from typing import Any, cast
 
-from receiver.config import OutputSettings
+from receiver.config import BusSettings, OutputSettings
 from receiver.errors import ConfigError
+from receiver.outputs import tls
 from receiver.outputs.contract import Output, Surroundings
 from receiver.outputs.forwarder import Forwarder
 
@@ -35,10 +36,10 @@ _PACKAGES = {"nats": "nats-py", "kafka": "confluent-kafka", "mqtt": "aiomqtt", "
 
 
 def check(settings: OutputSettings) -> Any:
-    """Return the class of the output's type; only that its library is there can be told without building it.
+    """Return the class of the output's type, once its library and its files of certificates are found to be there.
 
     Raises:
-        ConfigError: its type is unknown, or its library is not installed.
+        ConfigError: its type is unknown, its library is not installed, or a file cannot be used.
     """
     if settings.type not in CLASSES:
         raise ConfigError(f"output {settings.name} has the unknown type {settings.type!r}")
@@ -52,6 +53,8 @@ def check(settings: OutputSettings) -> Any:
         raise ConfigError(
             f"output {settings.name} needs the package {package}: pip install 'dc09-receiver[{extra}]'"
         ) from None
+    if isinstance(settings, BusSettings):
+        tls.context(settings)
     return getattr(module, CLASSES[settings.type])
 
 

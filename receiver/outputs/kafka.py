@@ -17,7 +17,7 @@ from receiver import clock
 from receiver.config import KafkaSettings
 from receiver.errors import DeliveryError, EventRefused
 from receiver.events import OutEvent
-from receiver.outputs import causes, templates, tls
+from receiver.outputs import causes, templates
 from receiver.outputs.contract import Surroundings
 
 _POLL_SECONDS = 0.1
@@ -35,7 +35,6 @@ class KafkaOutput:
         self._thread = ThreadPoolExecutor(1, f"output-{settings.name}")
         self._producer: Producer | None = None
         self._problem = ""  # what the library said last of its connections: a report says only that time is over
-        tls.context(settings)  # files that cannot be used are found now
 
     async def run(self) -> None:
         """Nothing stands beside the deliveries."""

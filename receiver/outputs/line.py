@@ -25,6 +25,7 @@ _WATCH_SECONDS = 0.25
 _CONNECT_SECONDS = 10.0
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.25, 5.0
 _MAX_UNREAD_BYTES = 65536  # of heartbeats that the other side does not read; above, the connection ends
+_NOBODY = "nobody has connected"
 
 
 class Style(NamedTuple):
@@ -45,7 +46,7 @@ class Line:
         self._allowed = [ipaddress.ip_network(text, strict=False) for text in settings.allow]
         self._connections: list[_Connection] = []
         self._changed = asyncio.Event()
-        self._why = "nobody has connected" if settings.mode == "server" else "not connected yet"
+        self._why = _NOBODY if settings.mode == "server" else "not connected yet"
         self._server: asyncio.Server | None = None
         self._next_try, self._backoff = 0.0, _FIRST_RETRY_SECONDS
         self._down_since: float | None = clock.monotonic()
@@ -73,8 +74,13 @@ class Line:
         try:
             self._server = await loop.create_server(partial(_Connection, self), self.settings.host, self.settings.port)
         except OSError as error:
-            self._put_off(f"cannot listen: {error.strerror}")
+            why = f"cannot listen: {error.strerror}"
+            if why != self._why:  # at once, and not when the patience with the automation is over
+                told = {"output": self.settings.name, "place": self.place, "error": error.strerror}
+                self._surroundings.telemetry.warned("an output cannot listen; it tries again", **told)
+            self._put_off(why)
             return
+        self._why = _NOBODY
         self._surroundings.telemetry.output_link(self.settings.name, "listening", self.place)
         if not self._allowed and not _is_loopback(self.settings.host):
             self._surroundings.telemetry.warned(

@@ -11,6 +11,8 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from receiver import ownership
+
 _FOLDER = "orders"
 _SUFFIX = ".replay"
 
@@ -22,10 +24,11 @@ def ask(data_dir: Path, output: str, positions: Sequence[int] | None) -> None:
         OSError: the order cannot be written.
     """
     folder = data_dir / _FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
+    ownership.make_folder(folder)
     file = folder / f"{output}.{secrets.token_hex(8)}"
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="ascii") as out:
+        ownership.hand_over(handle, folder)
         json.dump(positions, out)
     file.rename(file.with_name(file.name + _SUFFIX))  # whole, or not there
 

@@ -1,6 +1,7 @@
 """TLS as every output that speaks to a server does it: certificate and name are checked, TLS 1.2 or newer."""
 
 import ssl
+from pathlib import Path
 
 from receiver.config import BusSettings
 from receiver.errors import ConfigError
@@ -14,6 +15,8 @@ def context(settings: BusSettings) -> ssl.SSLContext | None:
     """
     if not settings.is_secured():
         return None
+    for name in ("ca_file", "cert_file", "key_file"):
+        _look_into(settings, name)
     try:
         made = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
         made.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -22,3 +25,12 @@ def context(settings: BusSettings) -> ssl.SSLContext | None:
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(f"output {settings.name}: ca_file, cert_file or key_file cannot be used: {error}") from None
     return made
+
+
+def _look_into(settings: BusSettings, name: str) -> None:
+    file: Path | None = getattr(settings, name)
+    try:
+        if file is not None:
+            file.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"output {settings.name}: {name} cannot be read: {error.strerror}: {file}") from None

@@ -14,7 +14,7 @@ from protocols import dc09
 from receiver import clock
 from receiver.cli import main
 from receiver.config import JournalSettings
-from receiver.journal import Entry, Journal, Kind, Origin, Reader, Refusal
+from receiver.journal import Entry, Journal, Kind, Lane, Origin, Reader, Refusal
 from receiver.journal.groups import pack
 from receiver.pipeline import repeat_identity
 
@@ -95,6 +95,14 @@ def test_check_config_sums_up_or_tells_every_mistake(config: Path) -> None:
     config.write_text("[http]\nport = 'x'\nwrong = 1\n", "utf-8")
     done = run("check-config", str(config))
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 2)
+    config.write_text('[http]\nport = "x"\n[accounts]\nfile = "accounts.csv"\n', "utf-8")
+    config.with_name("accounts.csv").write_text("account,time_zone\n1234,Mars\n5678,Venus\n", "utf-8")
+    done = run("check-config", str(config))
+    assert (done.exit_code, [line.split()[1] for line in done.stderr.splitlines()]) == (
+        2, ["[http]", f"{config.with_name('accounts.csv')}", f"{config.with_name('accounts.csv')}"],
+    )  # fmt: skip
+    config.write_text('[accounts]\nfile = "absent.csv"\n', "utf-8")
+    assert "[accounts] file: there is no file" in run("check-config", str(config)).stderr
 
 
 def test_accounts_are_listed_added_changed_removed_and_imported(config: Path, tmp_path: Path) -> None:
@@ -229,6 +237,19 @@ def test_a_row_that_says_other_than_its_content_is_found(config: Path, tmp_path:
     done = run("journal", "verify", "--config", str(config))
     assert done.exit_code == 1
     assert "positions 1 to 1: what the row says of its content is not so" in done.stdout
+
+
+def test_no_event_is_shown_as_sent_before_it_came(config: Path, tmp_path: Path) -> None:
+    before = clock.now_us() - 700_000
+    _fill(tmp_path / "data")
+    config.write_text(config.read_text("utf-8") + "[[outputs]]\n", "utf-8")
+    spans = [("events", lane.value, 1, 9, before, clock.now_us() + 400_000) for lane in Lane]
+    for span in spans:
+        _edit(tmp_path / "data", "INSERT INTO spans VALUES (?, ?, ?, ?, ?, ?)", *span)
+    lines = run("journal", "show", "--config", str(config)).stdout.splitlines()
+    came = [line.split()[1] for line in lines[0:6:2]]
+    sent = [line.split()[2].rstrip(",") for line in lines[1:6:2]]
+    assert sent == came
 
 
 def test_a_journal_that_is_not_there_is_a_clear_mistake(config: Path) -> None:

@@ -49,6 +49,11 @@ def test_without_a_file_the_defaults_are_those_of_the_contract() -> None:
     assert JsonlSettings().path == "-"
 
 
+def test_a_variable_takes_nothing_from_the_defaults_of_a_start_without_a_file() -> None:
+    assert config.load(None, {"DC09_HTTP_PORT": "9000"}).outputs == (JsonlSettings(),)
+    assert config.load(None, {"DC09_OUTPUTS_0_PATH": "e"}).outputs == (JsonlSettings(path="e"),)
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     settings = loaded(tmp_path, '[accounts]\nfile = "a.csv"\n[[outputs]]\npath = "e.jsonl"\n')
     assert settings.accounts.file == tmp_path / "a.csv"
@@ -129,8 +134,41 @@ def test_a_variable_that_names_no_setting_is_a_mistake(tmp_path: Path, name: str
 
 
 def test_a_value_of_the_environment_is_checked_like_any_other(tmp_path: Path) -> None:
-    (mistake,) = mistakes(tmp_path, "", {"DC09_HTTP_PORT": "eighty"})
-    assert "a whole number" in mistake
+    environment = {"DC09_HTTP_PORT": "eighty", "DC09_HTTP_PRT": "1", "DC09_ACCOUNTS_DEFAULT_KEY": "${NOT_SET}"}
+    assert mistakes(tmp_path, "", environment) == [
+        "[accounts] default_key (environment variable DC09_ACCOUNTS_DEFAULT_KEY): "
+        "the environment variable NOT_SET is not set",
+        "[http] port (environment variable DC09_HTTP_PORT) is 'eighty'; it must be a whole number",
+        "[http] (environment variable DC09_HTTP_PRT) has no setting 'prt'; it has host, port",
+    ]
+
+
+def test_a_file_that_is_not_utf_8_names_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "receiver.toml"
+    file.write_bytes(b'[receiver]\nnumber = "1"  # \xe9\n')
+    with pytest.raises(ConfigError, match=r"not in UTF-8 \(at line 2\)"):
+        config.load(file, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('[[listeners]]\nname = "a"\n[[listeners]]\nname = "b"\ntransport = "udp"\n', ["b both want UDP port 12128"]),
+        ('[[listeners]]\nname = "a"\ntransport = "tcp"\n[[listeners]]\nname = "b"\ntransport = "udp"\n', []),
+        ('[[listeners]]\nport = 8080\n', ["main and [http] both want TCP port 8080 of 0.0.0.0"]),
+        ('[[listeners]]\nport = 8080\nhost = "192.0.2.1"\n', []),
+        ('[[listeners]]\nhost = "::"\n[[outputs]]\ntype = "surgard"\nport = 12128\n', ["main and [[outputs]] events both"]),
+        ('[[listeners]]\nhost = "::1"\n[[outputs]]\ntype = "surgard"\nport = 12128\nhost = "0.0.0.0"\n', []),
+        ('[[outputs]]\ntype = "surgard"\nport = 12128\nmode = "client"\n', []),
+        ('[[listeners]]\nport = 0\n[http]\nport = 0\n', []),
+    ],
+)  # fmt: skip
+def test_two_parts_that_want_one_port_are_told_before_a_start(tmp_path: Path, text: str, wanted: list[str]) -> None:
+    file = tmp_path / "receiver.toml"
+    file.write_text(text, "utf-8")
+    _, found = config.read(file, {})
+    assert len(found) == len(wanted)
+    assert all(words in mistake for words, mistake in zip(wanted, found, strict=True))
 
 
 def test_a_secret_may_stand_in_a_file_or_the_environment_and_never_prints(tmp_path: Path) -> None:

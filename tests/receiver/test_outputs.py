@@ -271,8 +271,15 @@ def test_a_stream_takes_whatever_the_template_can_become() -> None:
         ('type = "amqp"\nurl = "h:1"', "url is no address; it begins with amqp://"),
         ('type = "syslog"\nfacility = 24', "it must be a facility, 0 to 23"),
         ('type = "pigeon"', "type is 'pigeon'; it can be jsonl, webhook, nats"),
+        ('type = "mqtt"\ncategories = ["panic"]', "categories holds 'panic', which no code has; there are "),
+        # TLS that would only seem to be there
+        ('type = "redis"\nurl = "redis://h:1/0"\ntls = true', "begins with redis://, which is in clear; TLS is rediss://"),
+        ('type = "amqp"\nurl = "amqp://h:1/"\ntls = true', "begins with amqp://, which is in clear; TLS is amqps://"),
+        ('type = "mqtt"\nca_file = "ca.pem"', "ca_file is set without TLS, and nothing would be checked; set tls = true"),
+        ('type = "redis"\nurl = "rediss://h:1/0"\ncert_file = "c.pem"', "cert_file and key_file belong together"),
+        ('type = "redis"\nurl = "rediss://h:1/0?ssl_cert_reqs=none"', "url says how certificates are checked; they are"),
     ],
-)
+)  # fmt: skip
 def test_mistakes_in_the_settings_of_outputs_are_told(tmp_path: Path, settings: str, mistake: str) -> None:
     file = tmp_path / "receiver.toml"
     file.write_text(f"[[listeners]]\n[[outputs]]\n{settings}\n", "utf-8")
@@ -280,6 +287,22 @@ def test_mistakes_in_the_settings_of_outputs_are_told(tmp_path: Path, settings: 
     assert done.exit_code == 2
     assert "[[outputs]] 1" in done.output
     assert mistake in done.output
+
+
+@pytest.mark.parametrize("kind", ["nats", "kafka", "mqtt", "redis", "amqp", "syslog"])
+def test_a_file_of_certificates_that_cannot_be_used_is_told_before_a_start(tmp_path: Path, kind: str) -> None:
+    file, authority = tmp_path / "receiver.toml", tmp_path / "ca.pem"
+    secured = {"redis": 'url = "rediss://h:1/0"', "amqp": 'url = "amqps://h:1/"'}.get(kind, "tls = true")
+    file.write_text(f'[[outputs]]\nname = "bus"\ntype = "{kind}"\n{secured}\nca_file = "ca.pem"\n', "utf-8")
+    for words in (
+        f"ca_file cannot be read: No such file or directory: {authority}",
+        "ca_file, cert_file or key_file cannot",
+    ):
+        for command in (["check-config", str(file)], ["outputs", "test", "bus", "--config", str(file)]):
+            done = CliRunner().invoke(main, command)
+            assert done.exit_code == 2
+            assert f"output bus: {words}" in done.output
+        authority.write_text("no certificate", "utf-8")
 
 
 def test_every_type_has_its_class() -> None:

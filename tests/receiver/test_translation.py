@@ -1,7 +1,9 @@
 """What an event says to automation software, whatever a panel sent."""
 
+import asyncio
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -18,7 +20,9 @@ from receiver.errors import ConfigError, EventRefused
 from receiver.events import OutEvent, render_or_tell
 from receiver.journal import Kind, Origin, Row, Stored
 from receiver.outputs import Surroundings, automation, surgard
-from receiver.outputs.translation import Told, fitted, tell
+from receiver.outputs.line import Line
+from receiver.outputs.session import Said
+from receiver.outputs.translation import Told, fitted, is_told, tell
 from receiver.telemetry import Telemetry
 from receiver.troubles import REASONS
 
@@ -63,6 +67,26 @@ def test_primary_and_backup_paths_have_codes_of_their_own_and_an_equivalent_in_s
 def test_an_account_never_seen_is_told_as_its_own_trouble(reason: str) -> None:
     told = tell(_event(Kind.TROUBLE, body={"reason": reason, "account": "1234", "text": ""}), "0000")
     assert (told.account, told.contact_id is not None and told.contact_id.event_code) == ("1234", "350")
+
+
+@pytest.mark.parametrize(("account", "wanted"), [("1234", True), (None, False)])
+def test_that_many_were_heard_at_last_closes_nothing_at_our_own_account(account: str | None, wanted: bool) -> None:
+    body = {"reason": "never-seen-cleared", "account": account, "text": "a storm, 9 more", "count": 9}
+    assert is_told(_event(Kind.TROUBLE, body=body)) is wanted
+    assert is_told(_event(Kind.TROUBLE, body=body | {"reason": "paths-lost-cleared"}))
+    sent: list[Said] = []
+
+    class Wire:
+        async def hand_over(self, said: Said) -> None:
+            sent.append(said)
+
+    settings = SurgardSettings(name="x", type="surgard")
+    surroundings = Surroundings("1", Path(), Telemetry(), lambda _: None, lambda _: None)
+    output = automation.AutomationOutput(
+        settings, "widen", cast(Line, Wire()), surroundings, lambda _: [lambda *_: (b"", False)]
+    )
+    asyncio.run(output.deliver([_event(Kind.TROUBLE, body=body)]))
+    assert len(sent) == wanted
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))

@@ -55,6 +55,15 @@ def test_ten_thousand_strangers_in_a_minute_are_twenty_troubles_and_one_with_the
     assert troubles.happened["unknown-account"] == 10_000
 
 
+def test_a_storm_of_what_nobody_sent_names_no_address() -> None:
+    troubles = Troubles()
+    for number in range(30):
+        troubles.add(Trouble("never-seen-cleared", "heard", 0, account=f"{number:04d}"), 0)
+    (storm,) = troubles.due(60 * S)
+    assert storm.text.startswith("a storm, 10 more within a minute, of 10 accounts: a supervised account")
+    assert storm.peer is None
+
+
 def test_while_a_storm_goes_on_only_new_accounts_are_told_singly() -> None:
     troubles = Troubles()
     minutes = []

@@ -52,6 +52,19 @@ def number_in(report: bytes) -> int:
     return int(found[1]) * 1000 + int(found[2])
 
 
+def test_a_port_that_is_taken_is_told_at_once_and_listened_on_when_it_is_free(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with Running(tmp_path, outputs=surgard(port)) as running:
+            wait_until(lambda: "an output cannot listen; it tries again" in running.log())
+            assert f"127.0.0.1:{port}" in running.log()
+            other.close()
+            running.tcp(frame("0001"))
+            with Automation(port) as automation:
+                wait_until(automation.had)
+            assert running.log().count("cannot listen; it tries again") == 1
+
+
 def test_silence_brings_four_copies_then_heartbeats_only_until_one_is_acknowledged(tmp_path: Path) -> None:
     port = free_port()
     with Running(tmp_path, outputs=surgard(port)) as running, Automation(port) as automation:

@@ -180,29 +180,6 @@ def test_an_expired_certificate_is_told_of(tmp_path: Path, papers: Papers) -> No
     assert "has expired: renew it there, and compare the clocks" in words
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (
-            'type = "redis"\nurl = "redis://h:1/0"\ntls = true',
-            "url begins with redis://, which is in clear; TLS is rediss://",
-        ),
-        ('type = "amqp"\nurl = "amqp://h:1/"\ntls = true', "url begins with amqp://, which is in clear; TLS is amqps://"),
-        ('type = "mqtt"\nca_file = "ca.pem"', "ca_file is set without TLS, and nothing would be checked; set tls = true"),
-        ('type = "redis"\nurl = "rediss://h:1/0"\ncert_file = "c.pem"', "cert_file and key_file belong together"),
-        ('type = "redis"\nurl = "rediss://h:1/0?ssl_cert_reqs=none"', "url says how certificates are checked; they are"),
-        ('type = "mqtt"\ncategories = ["panic"]', "categories holds 'panic', which no code has; there are "),
-        ('type = "kafka"\ntls = true\nca_file = "absent.pem"', "ca_file, cert_file or key_file cannot be used"),
-    ],
-)
-def test_tls_that_would_only_seem_to_be_there_is_a_mistake(tmp_path: Path, settings: str, words: str) -> None:
-    file = tmp_path / "receiver.toml"
-    file.write_text(f'[[listeners]]\n[[outputs]]\nname = "bus"\n{settings}\n', "utf-8")
-    done = CliRunner().invoke(main, ["outputs", "test", "bus", "--config", str(file)])
-    assert done.exit_code == 2
-    assert words in done.output
-
-
 def test_syslog_over_tls_is_one_frame_an_event_and_a_stranger_gets_none(
     tmp_path: Path, papers: Papers, listening: tuple[int, list[bytes]]
 ) -> None:

@@ -1,6 +1,9 @@
 """The managed register under a running receiver: no signal, no restart."""
 
+import shutil
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from protocols import dc09
@@ -93,3 +96,35 @@ def test_accounts_are_added_rotated_and_removed_while_the_receiver_runs(tmp_path
         receiver.start()
         assert said(receiver.tcp(frame("0006", account=KEYED, key=KEY))[0], KEY) == "ACK 0006"
         assert SECRET not in receiver.log()
+
+
+def test_panels_are_answered_while_a_register_that_was_brought_back_is_opened(tmp_path: Path) -> None:
+    receiver = _managed(tmp_path)
+    data = tmp_path / "data"
+
+    def command(*args: str) -> None:
+        assert receiver.command("accounts", args[0], "--config", str(receiver.config), *args[1:]).returncode == 0
+
+    command("add", PLAIN)
+    command("add", "7777")
+    shutil.copy(data / "accounts.sqlite", tmp_path / "backup")
+    command("remove", "7777")
+    with receiver, closing(sqlite3.connect(tmp_path / "backup", isolation_level=None)) as held:
+        held.execute("PRAGMA locking_mode = EXCLUSIVE")
+        held.execute("BEGIN EXCLUSIVE")  # whoever opens it waits
+        assert said(receiver.tcp(frame("0001"))[0]) == "ACK 0001"
+        for end in ("-wal", "-shm", ""):
+            (data / f"accounts.sqlite{end}").unlink(missing_ok=True)
+        for end in ("-wal", ""):
+            (tmp_path / f"backup{end}").rename(data / f"accounts.sqlite{end}")
+        receiver.signal(signal.SIGHUP)
+        assert said(receiver.tcp(frame("0002"))[0]) == "ACK 0002"
+        assert receiver.tcp(frame("0003", account="7777"), seconds=0.4) == []
+        assert "settings reloaded" not in receiver.log()
+        held.execute("ROLLBACK")
+        held.close()
+        wait_until(lambda: "settings reloaded" in receiver.log(), 40)
+        assert said(receiver.tcp(frame("0003", account="7777"))[0]) == "ACK 0003"
+        command("remove", "7777")
+        wait_until(lambda: receiver.metric("receiver_accounts") == 1)
+        assert receiver.stop() == 0

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from receiver.cli import main
 from receiver.config import OUTPUT_TYPES
+from tests.wire.certificates import Authority
 from tests.wire.running import KEY, KEYED, PLAIN, SECRET, Running, frame, wait_until
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -27,6 +28,7 @@ def test_every_example_is_a_configuration(page: Path, tmp_path: Path, monkeypatc
     for example in examples:
         for name in re.findall(r'_file = "([^"]+)"', example):
             (tmp_path / name).write_text(addresses.get(name, "secret"), "utf-8")
+        Authority(tmp_path, "ca")  # the ca.pem of the examples
         (tmp_path / "receiver.toml").write_text("[[listeners]]\n" + example, "utf-8")
         done = CliRunner().invoke(main, ["check-config", str(tmp_path / "receiver.toml")])
         assert done.exit_code == 0, done.output

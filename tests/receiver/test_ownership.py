@@ -1,0 +1,89 @@
+"""A receiver runs as a user of its own: what root's commands write beside it, it can read."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from receiver import account_file
+from receiver.cli import main
+from receiver.errors import ConfigError
+from receiver.managed import ManagedStore
+from receiver.on_test import Ticket, ask_begin
+from receiver.outputs.orders import ask
+from receiver.sightings import Order
+
+SERVICE = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder that belongs to the service's user."""
+    found = tmp_path / "data"
+    found.mkdir(mode=0o700)
+    os.chown(found, SERVICE, SERVICE)
+    return found
+
+
+def owners(folder: Path) -> set[tuple[int, int]]:
+    return {(found.lstat().st_uid, found.lstat().st_gid) for found in folder.rglob("*")}
+
+
+@as_root
+def test_what_roots_commands_lay_into_the_data_folder_belongs_to_the_service(folder: Path) -> None:
+    ask_begin(folder, Ticket("1234", True, (), (), "service", "A. Jansen", 0, 1))
+    ask(folder, "events", [1])
+    Order(folder, "1234")
+    ManagedStore(folder, None).close()
+    assert {found.suffix for found in (folder / "orders").iterdir()} >= {".test", ".replay"}
+    assert owners(folder) == {(SERVICE, SERVICE)}
+
+
+@as_root
+def test_a_folder_that_root_made_for_itself_before_is_handed_over(folder: Path) -> None:
+    (folder / "orders").mkdir(mode=0o700)
+    ask(folder, "events", None)
+    assert owners(folder) == {(SERVICE, SERVICE)}
+
+
+@as_root
+def test_a_register_that_root_changes_stays_readable_for_the_service(folder: Path) -> None:
+    file, settings = folder / "accounts.csv", folder / "receiver.toml"
+    settings.write_text('[accounts]\nfile = "accounts.csv"\n', "utf-8")
+    for command in (["add", "1234"], ["add", "5678"], ["remove", "1234"]):
+        assert CliRunner().invoke(main, ["accounts", *command, "--config", str(settings)]).exit_code == 0
+        assert (file.stat().st_uid, file.stat().st_gid, file.stat().st_mode & 0o777) == (SERVICE, SERVICE, 0o600)
+    os.chown(file, 0, SERVICE)
+    file.chmod(0o640)
+    assert CliRunner().invoke(main, ["accounts", "add", "9999", "--config", str(settings)]).exit_code == 0
+    assert (file.stat().st_uid, file.stat().st_gid, file.stat().st_mode & 0o777) == (0, SERVICE, 0o640)
+
+
+def test_a_register_keeps_its_mode_and_a_new_one_is_private(tmp_path: Path) -> None:
+    file, settings = tmp_path / "accounts.csv", tmp_path / "receiver.toml"
+    settings.write_text('[accounts]\nfile = "accounts.csv"\n', "utf-8")
+    for mode in (0o600, 0o640):
+        assert CliRunner().invoke(main, ["accounts", "add", "1234", "--config", str(settings)]).exit_code == 0
+        assert file.stat().st_mode & 0o777 == mode
+        file.chmod(0o640)
+
+
+@as_root
+def test_nobody_but_root_takes_a_register_from_its_owner() -> None:
+    folder = Path(tempfile.mkdtemp())  # others may go there; nothing of pytest's is
+    folder.chmod(0o777)
+    file = folder / "accounts.csv"
+    file.write_text("account\n1234\n", "utf-8")
+    try:
+        os.seteuid(SERVICE)
+        with pytest.raises(ConfigError, match="belongs to another user or group: run the command as its owner"):
+            account_file.edit(file, dict.clear)
+    finally:
+        os.seteuid(0)
+    assert file.read_text("utf-8") == "account\n1234\n"
+    assert [found.name for found in folder.iterdir()] == ["accounts.csv"]
+    shutil.rmtree(folder)
