@@ -78,6 +78,7 @@ def test_nobody_but_root_takes_a_register_from_its_owner() -> None:
     folder.chmod(0o777)
     file = folder / "accounts.csv"
     file.write_text("account\n1234\n", "utf-8")
+    file.chmod(0o644)
     try:
         os.seteuid(SERVICE)
         with pytest.raises(ConfigError, match="belongs to another user or group: run the command as its owner"):
