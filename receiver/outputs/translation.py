@@ -33,6 +33,12 @@ _TROUBLE_CODES = {
     "disk-low": "623", "disk-cleared": "623", "backlog-high": "623", "backlog-full": "624", "backlog-cleared": "624",
     "clock-stepped": "626", "clock-behind-journal": "626", "clock-unsynchronised": "626", "clock-suspect": "626",
 }  # fmt: skip
+_NUMBERS = {
+    "paths-lost": "001", "paths-restored": "001", "paths-lost-cleared": "001", "listener-silent": "002",
+    "listener-silent-cleared": "002", "never-seen": "003", "backlog-high": "001", "backlog-full": "001", "backlog-cleared": "001",
+}  # fmt: skip
+"""Zone numbers of our own account: what has the same code and another cause must not be closed by the other's restore."""
+_NO_NUMBER = "000"
 _OTHER_TROUBLE = "300"
 _OF_THE_ACCOUNT = (
     "plaintext-refused", "downgraded", "replayed", "second-address", "undecryptable", "sequence-reused", "never-seen",
@@ -117,7 +123,8 @@ def tell(event: OutEvent, own_account: str) -> Told:
         code = _TROUBLE_CODES.get(data["reason"], _OTHER_TROUBLE)
         qualifier = Qualifier.RESTORE if data["reason"].endswith(_RESTORED) else Qualifier.NEW
         account = data["account"] if data["reason"] in _OF_THE_ACCOUNT else None
-        return Told(account or own_account, ContactId(qualifier, code, "00", "000"), own=True)
+        number = _NO_NUMBER if account else _NUMBERS.get(data["reason"], _NO_NUMBER)
+        return Told(account or own_account, ContactId(qualifier, code, "00", number), own=True)
     if event.stored.row.kind == Kind.PATH:
         qualifier = Qualifier.RESTORE if data["state"] == "restored" else Qualifier.NEW
         return Told(

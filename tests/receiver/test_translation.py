@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -96,6 +97,24 @@ def test_every_trouble_can_be_told_in_both_vocabularies(reason: str) -> None:
     assert told.account in ("0000", "12345678901")
     assert (told.contact_id.qualifier is Qualifier.RESTORE) is reason.endswith(("-restored", "-recovered", "-cleared"))
     assert told.as_sia()[0].startswith(b"N")
+
+
+def test_the_restore_of_one_trouble_of_our_own_account_closes_no_other() -> None:
+    told = {
+        reason: tell(_event(Kind.TROUBLE, body={"reason": reason, "account": None, "text": ""}), "0000")
+        for reason in REASONS
+    }
+    closes: dict[str, set[str]] = {}
+    for reason, one in told.items():
+        if one.contact_id is None or one.contact_id.qualifier is not Qualifier.RESTORE or reason == "never-seen-cleared":
+            continue
+        opened = replace(one.contact_id, qualifier=Qualifier.NEW)
+        closes[reason] = {other for other, its in told.items() if its.contact_id == opened}
+    assert closes["automation-restored"] == {"automation-lost"}
+    assert closes["paths-lost-cleared"] == closes["paths-restored"] == {"paths-lost"}
+    assert closes["listener-silent-cleared"] == {"listener-silent"}
+    assert closes["disk-cleared"] == {"disk-low"}
+    assert closes["backlog-cleared"] == {"backlog-high"}
 
 
 def test_an_event_whose_stored_bytes_are_damaged_is_told_as_a_trouble_of_our_own() -> None:
