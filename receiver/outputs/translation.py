@@ -34,8 +34,9 @@ _TROUBLE_CODES = {
     "clock-stepped": "626", "clock-behind-journal": "626", "clock-unsynchronised": "626", "clock-suspect": "626",
 }  # fmt: skip
 _NUMBERS = {
-    "paths-lost": "001", "paths-restored": "001", "paths-lost-cleared": "001", "listener-silent": "002",
-    "listener-silent-cleared": "002", "never-seen": "003", "backlog-high": "001", "backlog-full": "001", "backlog-cleared": "001",
+    "paths-lost": "001", "paths-restored": "001", "paths-lost-cleared": "001",
+    "listener-silent": "002", "listener-silent-cleared": "002", "never-seen": "003",
+    "backlog-high": "001",
 }  # fmt: skip
 """Zone numbers of our own account: what has the same code and another cause must not be closed by the other's restore."""
 _NO_NUMBER = "000"

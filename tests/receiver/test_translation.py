@@ -114,7 +114,7 @@ def test_the_restore_of_one_trouble_of_our_own_account_closes_no_other() -> None
     assert closes["paths-lost-cleared"] == closes["paths-restored"] == {"paths-lost"}
     assert closes["listener-silent-cleared"] == {"listener-silent"}
     assert closes["disk-cleared"] == {"disk-low"}
-    assert closes["backlog-cleared"] == {"backlog-high"}
+    assert closes["backlog-cleared"] == {"backlog-full"}
 
 
 def test_an_event_whose_stored_bytes_are_damaged_is_told_as_a_trouble_of_our_own() -> None:
