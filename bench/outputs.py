@@ -1,8 +1,8 @@
 """``python -m bench --only outputs``: how fast each output empties a backlog, and what it costs the ACKs.
 
 The receiver has one core, the output's server and the generator the other, where the generator goes first. The backlog is
-made while the server is away; the rate is that of the metrics between the server's return and the last event confirmed. ``outputs
-nats`` measures one type.
+made while the server is away; the rate is that of the metrics between the server's return and the last event confirmed.
+``outputs nats`` measures one type.
 """
 
 import json

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from receiver.journal import Cursor, Lane
 
-_MOMENT_SECONDS = 0.01
+_MOMENT_SECONDS = 0.005
 _MANY = 100
 
 
