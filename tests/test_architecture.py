@@ -55,6 +55,8 @@ HOMES = {
     "nats": {"receiver/outputs/nats.py"},
     "redis": {"receiver/outputs/redis.py"},
     "aio_pika": {"receiver/outputs/amqp.py"},
+    "aiormq": {"receiver/outputs/amqp.py"},  # what aio-pika is made of
+    "pamqp": {"receiver/outputs/amqp.py"},  # and what that is made of
     "aiomqtt": {"receiver/outputs/mqtt.py"},
     "paho": {"receiver/outputs/mqtt.py"},
     "asyncpg": {"receiver/outputs/postgresql.py"},

@@ -23,11 +23,12 @@ from receiver.outputs import orders
 from receiver.outputs.contract import Output, Surroundings
 from receiver.outputs.deadletters import DeadLetters
 from receiver.outputs.filters import Filter
+from receiver.outputs.pace import Pace
 from receiver.outputs.poison import Patience, Suspects
 
 _READ_AT_ONCE = 500
 _AFTER_A_FAILURE = 20
-_RENDERED_AT_ONCE = 10  # then the loop may answer a panel
+_RENDERED_AT_ONCE = 4  # then the loop may answer a panel
 _FIRST_RETRY_SECONDS = 0.1
 _ORDERS_SECONDS = 1.0
 _STAND_AGAIN_SECONDS = 1.0
@@ -49,6 +50,7 @@ class Forwarder:
         self._reader = reader
         self._telemetry = surroundings.telemetry
         self._filter = Filter(settings)
+        self._loop = asyncio.get_running_loop()
         self._stored = asyncio.Event()
         self._stored.set()
         self._data_dir = surroundings.data_dir
@@ -61,7 +63,8 @@ class Forwarder:
         self.cursors: dict[Lane, Cursor] = {lane: journal.cursor(settings.name, lane) for lane in Lane}
         self.dead_letters = DeadLetters(settings, journal, reader.count_dead(settings.name), surroundings)
         self.accounts: Accounts | None = None
-        journal.notify(self._stored.set)
+        self._pace = Pace(self.cursors, output.batch_limit, self._stored.set)
+        journal.notify(self._pace.stored)
         self._direct: deque[Stored] = deque(maxlen=_DIRECT_HELD)
         self._called = asyncio.Event()
 
@@ -106,8 +109,11 @@ class Forwarder:
                 if self._suspects[lane].wants_probe(self.cursors[lane].position):
                     await self._try_another(lane)
                 if batch:
+                    began, all_that_waited = self._loop.time(), self.cursors[lane].waiting == len(batch)
                     await self._hand_over(lane, batch)
                     self._failures = 0
+                    if all_that_waited and lane is Lane.NORMAL:
+                        self._pace.handed_over(began)
                     continue
             except (DeliveryError, JournalUnavailable) as error:
                 await self._wait_after(error)
@@ -124,6 +130,8 @@ class Forwarder:
         urgent = await self._read(Lane.URGENT, limit)
         if urgent and not urgent[0].row.number:
             return Lane.URGENT, urgent
+        if not urgent and self._pace.resting:
+            return Lane.NORMAL, []
         normal = await self._read(Lane.NORMAL, limit)
         if not urgent:
             return Lane.NORMAL, normal
