@@ -30,7 +30,7 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, line in enumerate(LAYERS) for name in line.split()}
 HOMES = {
-    "crcmod": {"protocols/dc09/crc.py"},
+    "fastcrc": {"protocols/dc09/crc.py"},
     "cryptography": {"protocols/dc09/cipher.py", "receiver/vault.py"},
     "prometheus_client": {"receiver/telemetry.py"},
     "click": {

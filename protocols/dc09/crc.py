@@ -8,12 +8,10 @@ Source: SIA DC-07 names the CRC, its printed table holds one wrong entry; the pa
 import binascii
 import sys
 from array import array
-from collections.abc import Callable
 
-import crcmod
+from fastcrc.crc16 import arc as crc16
 
-crc16: Callable[[bytes], int] = crcmod.mkCrcFun(0x18005, initCrc=0, rev=True, xorOut=0)
-"""Returns the CRC-16/ARC of bytes, 0 to 0xFFFF."""
+__all__ = ["TEXTS", "crc16"]
 
 
 def _all_texts() -> list[bytes]:
