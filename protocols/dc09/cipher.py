@@ -14,17 +14,15 @@ and the chain of an ACK's two blocks is made here. ``docs/decisions/0014`` has t
 import binascii
 import os
 import re
-from collections.abc import Callable
 from functools import lru_cache
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from protocols.errors import KeyFormatError, Undecryptable
 
 BLOCK_BYTES = 16
 _HEX_KEY = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{48}|[0-9A-Fa-f]{64}")
 _FORBIDDEN_IN_PAD = bytes.maketrans(b"|[]", b"zyx")
-_Context = Callable[[bytes], bytes]
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
 _CBC, _ECB = modes.CBC(_ZERO_BLOCK), modes.ECB()  # noqa: S305 - of ECB, CBC is made below
 _STAMP_PAD_BYTES = 10  # so that "|]" and a stamp of 20 bytes end with the second block
@@ -60,7 +58,7 @@ _pads = _Pads()
 class Key:
     """An AES-128, -192 or -256 key that never shows itself: not in ``repr``, not in a traceback, not in a pickle."""
 
-    __slots__ = ("_decrypt", "_encrypt", "_secret", "bits")
+    __slots__ = ("_decryptor", "_encryptor", "_secret", "bits")
 
     def __init__(self, secret: bytes) -> None:
         """Take 16, 24 or 32 secret bytes.
@@ -71,8 +69,8 @@ class Key:
         if len(secret) not in (16, 24, 32):
             raise KeyFormatError(f"a key has 16, 24 or 32 bytes, this one has {len(secret)}")
         self._secret = secret
-        self._decrypt: _Context | None = None  # made when first needed: 1 KB each, and most of a large register are silent
-        self._encrypt: _Context | None = None
+        self._decryptor: CipherContext | None = None  # made when first needed: 1 KB each, and most of a large register
+        self._encryptor: CipherContext | None = None  # are silent
         self.bits = len(secret) * 8
 
     @classmethod
@@ -108,12 +106,12 @@ class Key:
 
         What the chain adds to a block is the ciphertext before it: behind a block of zeros nothing, whatever came before.
         """
-        decrypt = self._decrypt or self._begin()[0]
-        return decrypt(_ZERO_BLOCK + ciphertext)[BLOCK_BYTES:]
+        decryptor = self._decryptor or self._begin()[0]
+        return decryptor.update(_ZERO_BLOCK + ciphertext)[BLOCK_BYTES:]
 
     def encrypt(self, plaintext: bytes) -> bytes:
         """Do CBC with a zero IV; ``plaintext`` is whole blocks."""
-        encrypt = self._encrypt or self._begin()[1]
+        encrypt = (self._encryptor or self._begin()[1]).update
         ciphertext = block = encrypt(plaintext[:BLOCK_BYTES])
         for at in range(BLOCK_BYTES, len(plaintext), BLOCK_BYTES):
             mixed = _number(plaintext[at : at + BLOCK_BYTES]) ^ _number(block)
@@ -123,15 +121,18 @@ class Key:
 
     def encrypt_two(self, first: bytes, second: int) -> bytes:
         """Do the same with two blocks, the second one as a number: an ACK, for which the loop would cost 0.5 µs more."""
-        encrypt = self._encrypt or self._begin()[1]
+        encrypt = (self._encryptor or self._begin()[1]).update
         block = encrypt(first)
         return block + encrypt((second ^ _number(block)).to_bytes(BLOCK_BYTES))
 
-    def _begin(self) -> tuple[_Context, _Context]:
-        """Make both contexts: who decrypts a message seals its ACK."""
+    def _begin(self) -> tuple[CipherContext, CipherContext]:
+        """Make both contexts: who decrypts a message seals its ACK.
+
+        Their methods are not kept: bound, they are two more objects for each account of a large register.
+        """
         aes = algorithms.AES(self._secret)
-        self._decrypt, self._encrypt = Cipher(aes, _CBC).decryptor().update, Cipher(aes, _ECB).encryptor().update
-        return self._decrypt, self._encrypt
+        self._decryptor, self._encryptor = contexts = Cipher(aes, _CBC).decryptor(), Cipher(aes, _ECB).encryptor()
+        return contexts
 
 
 def seal(body: bytes, key: Key, pad_source: bytes | None = None) -> bytes:

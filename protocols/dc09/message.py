@@ -99,7 +99,8 @@ def _read_address(text: bytes) -> Address:
         raise EnvelopeError(
             f"expected [Rnumber][Lnumber]#account between sequence and bracket, got {len(text)} bytes of another shape"
         )
-    return Address(*found, account.decode("ascii"))
+    number, line = found
+    return Address(number, line, account.decode("ascii"))
 
 
 @lru_cache(maxsize=1024)  # all panels of a site have the same

@@ -40,7 +40,7 @@ def test_a_long_body_is_computed_as_bit_by_bit() -> None:
 
 
 def test_it_is_right_at_every_length_and_place_in_memory() -> None:
-    """The library takes 16 to 256 bytes at a time and tables for the rest: every way in and out of its loops is gone once."""
+    """The library takes 16 to 256 bytes at a time and tables for the rest: every way through it is gone."""
     noise = random.Random(1).randbytes(600)
     for size in range(560):
         for start in range(0, 16, 5):
