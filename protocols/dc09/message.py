@@ -91,8 +91,8 @@ def _read_token(text: bytes) -> tuple[str, bool]:
     return match[2].decode("ascii"), bool(match[1])
 
 
-@lru_cache(maxsize=1024)  # of few panels: 0.1 µs in place of 0.7; of many, what is let go of should still be in the cache
 def _read_address(text: bytes) -> Address:
+    """Read receiver number, line and account; not remembered: of more panels than that, each would cost 0.5 µs more."""
     front, hash_sign, account = text.partition(b"#")
     found = _read_front(front)
     if not hash_sign or found is None or len(account) > _ACCOUNT_BYTES or not account.isalnum():
@@ -100,7 +100,7 @@ def _read_address(text: bytes) -> Address:
             f"expected [Rnumber][Lnumber]#account between sequence and bracket, got {len(text)} bytes of another shape"
         )
     number, line = found
-    return Address(number, line, account.decode("ascii"))
+    return Address(number, line, account.decode())
 
 
 @lru_cache(maxsize=1024)  # all panels of a site have the same
