@@ -92,7 +92,7 @@ def _read_token(text: bytes) -> tuple[str, bool]:
 
 
 def _read_address(text: bytes) -> Address:
-    """Read receiver number, line and account; not remembered: of more panels than that, each would cost 0.5 µs more."""
+    """Read receiver number, line and account. To remember 1,000 of them cost 0.5 µs a message where there were more."""
     front, hash_sign, account = text.partition(b"#")
     found = _read_front(front)
     if not hash_sign or found is None or len(account) > _ACCOUNT_BYTES or not account.isalnum():
