@@ -14,6 +14,7 @@ from bench.frames import frames, small
 from protocols.dc09 import Key
 from receiver import clock
 from receiver.accounts import Account, Accounts
+from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings, ListenerSettings
 from receiver.errors import JournalUnavailable
 from receiver.journal import Entry, Journal, Receipt
@@ -47,8 +48,10 @@ class _Transport:
 async def measure(key: str, token: str) -> float:
     """Return the microseconds a message, of the cheapest twentieth of the rounds."""
     rows = {small(n): Account(small(n), key=Key.parse(key) if key else None) for n in range(PANELS)}
+    settings = ClockSettings()
+    watch = ClockWatch(settings, *clock.both_us())  # counts each encrypted message's stamp, as in a receiver
     pipeline = Pipeline(
-        Accounts(rows), ClockSettings(), cast("Journal", _Disk()), Telemetry(), clock.now_us, clock.steady_us
+        Accounts(rows), settings, cast("Journal", _Disk()), Telemetry(), clock.now_us, clock.steady_us, watch
     )
     listener = TcpListener(ListenerSettings(), 1, pipeline, pipeline._telemetry)
     connections = []

@@ -72,10 +72,11 @@ class ClockWatch:
         vote, votes = stamp_us - steady_us, self._votes
         if vote < self._lowest_us:
             return  # older than what was accepted before: a recording, or a panel that does not know the time
-        if account in votes:
-            if vote > votes[account]:
+        latest = votes.get(account)
+        if latest is None:
+            if len(votes) < _MOST_VOTERS:
                 votes[account] = vote
-        elif len(votes) < _MOST_VOTERS:
+        elif vote > latest:
             votes[account] = vote
 
     def forgives(self, stamp_us: int, now_us: int, steady_us: int) -> bool:

@@ -154,7 +154,7 @@ def check_clock(
     """
     if not message.envelope.encrypted or message.panel_time is None:
         return False
-    stamp = account.to_utc(message.panel_time)
+    stamp = message.panel_time if account.time_zone is None else account.to_utc(message.panel_time)
     if watch is not None and account.key is not None:
         watch.heard(account.account, stamp * SECOND_US, steady_us)
     age = now_us / SECOND_US - stamp

@@ -5,6 +5,7 @@ import pickle
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 
 import pytest
 from Crypto.Cipher import AES
@@ -86,15 +87,16 @@ def test_a_stamp_by_itself_is_sealed_as_any_body_is(size: int) -> None:
     assert sealed[0] == sealed[0].upper()
 
 
-def test_threads_may_share_a_key() -> None:
-    key, wrong = Key(bytes(16)), list[bytes]()
+def test_what_a_key_opens_does_not_depend_on_what_it_opened_before() -> None:
+    key = Key(bytes(16))
+    sealed = [AES.new(bytes(16), AES.MODE_CBC, iv=bytes(16)).encrypt(bytes([n]) * 16 * (n % 5 + 1)) for n in range(20)]
+    for first in sealed:
+        for then in sealed:
+            key.decrypt(first)
+            assert key.decrypt(then) == AES.new(bytes(16), AES.MODE_CBC, iv=bytes(16)).decrypt(then)
 
-    def work(number: int) -> None:
-        for count in range(3000):
-            body = b"%d/%d]" % (number, count)
-            if cipher.unseal(cipher.seal(body, key), key) != body:
-                wrong.append(body)
 
+def _run_in_threads(work: Callable[[int], None]) -> None:
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -105,6 +107,18 @@ def test_threads_may_share_a_key() -> None:
             thread.join()
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_threads_may_share_a_key() -> None:
+    key, wrong = Key(bytes(16)), list[bytes]()
+
+    def work(number: int) -> None:
+        for count in range(3000):
+            body = b"%d/%d]" % (number, count)
+            if cipher.unseal(cipher.seal(body, key), key) != body:
+                wrong.append(body)
+
+    _run_in_threads(work)
     assert wrong == []
 
 
@@ -127,25 +141,33 @@ def test_the_pad_of_a_null_without_a_bar_ends_at_the_bracket() -> None:
     assert cipher.unseal(sealed, key) == b"]_10:01:02,11-23-2026"
 
 
-def test_pads_are_never_used_twice_and_not_shared_with_a_child() -> None:
+def test_pads_are_never_used_twice_and_hold_nothing_forbidden() -> None:
     pads = cipher._Pads()
-    taken = [pads.take(16) for _ in range(1000)]  # four pools
-    assert len(set(taken)) == 1000
+    taken = [pads.take() for _ in range(2000)]  # five times what is fetched at once
+    assert len(set(taken)) == 2000
+    assert {len(pad) for pad in taken} == {10}
     assert not any(byte in pad for pad in taken for byte in b"|[]")
-    pads.take(1)
-    assert pads.pool
-    pads.forget()  # what happens in a child after a fork
-    assert not pads.pool
-    assert len(pads.take(16)) == 16
+
+
+def test_threads_are_never_given_the_same_pad() -> None:
+    pads, taken = cipher._Pads(), list[bytes]()
+
+    def work(_: int) -> None:
+        for _ in range(5000):
+            taken.append(pads.take())
+
+    _run_in_threads(work)
+    assert len(set(taken)) == 20_000
 
 
 def test_a_child_after_a_fork_has_other_pads_than_its_parent() -> None:
     read, write = os.pipe()
-    cipher._pads.take(1)
+    cipher._pads.take()
+    assert cipher._pads.left
     child = os.fork()
     if not child:
-        os.write(write, cipher._pads.take(16))
+        os.write(write, cipher._pads.take())
         os._exit(0)
     os.waitpid(child, 0)
     with open(read, "rb", buffering=0) as theirs, open(write, "wb"):
-        assert theirs.read(16) != cipher._pads.take(16)
+        assert theirs.read(16) != cipher._pads.take()
