@@ -36,7 +36,9 @@ _DRAIN_SECONDS = 6.0
 _PART_SECONDS = 1.0
 LAST_SECONDS = 9.0
 """From being asked to stop to the end, whatever hangs: everything acknowledged is on disk, and 10 s are promised."""
-_SWITCH_SECONDS = 0.001  # the journal's thread waits so long for the interpreter, several times a commit, in a flood
+_SWITCH_SECONDS = (
+    0.0002  # who waits for the interpreter: the journal's thread in a flood, the loop while another thread computes
+)
 _AT_THE_NEXT_START = ("receiver", "listeners", "supervision", "journal", "http", "log", "outputs")
 
 
