@@ -2,8 +2,9 @@
 
 The receiver has one core, the output's server and the generator the other, where the generator goes first. The backlog is
 made while the server is away; the rate is that of the metrics between the server's return and the last event confirmed.
-ACK latencies are taken by turns without and with the output, three times, medians; the server's files are in memory then,
-where there is such a folder: it would have a disk of its own, and here there is one for all. ``outputs nats`` measures one.
+ACK latencies are taken by turns without and with the output, three times, medians; without one, of all runs there are. The
+server's files are in memory then, where there is such a folder: it would have a disk of its own, and here there is one for
+all. ``outputs nats`` measures one type.
 """
 
 import json
@@ -51,10 +52,14 @@ class Centre(Server):
 
 
 def _pin(pid: int, cores: set[int]) -> None:
-    """Keep a process and its threads on cores."""
-    if (os.cpu_count() or 1) > 1:
-        for task in Path(f"/proc/{pid}/task").iterdir():
+    """Keep a process, its threads and its children on cores: RabbitMQ is a child of the script that starts it."""
+    if (os.cpu_count() or 1) == 1:
+        return
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # it has just ended
             os.sched_setaffinity(int(task.name), cores)
+            for child in (task / "children").read_text("ascii").split():
+                _pin(int(child), cores)
 
 
 def _as_the_meter() -> None:
@@ -152,13 +157,12 @@ def _share(latencies: list[float], share: float) -> float:
 
 
 def beside(folder: Path, outputs: str, seconds: float) -> dict[str, Any]:
-    """Return what ``latency`` finds with an output, and under ``none`` without, by turns; medians."""
+    """Return what ``latency`` finds with an output, medians, and under ``none`` each run without, by turns."""
     found: dict[str, list[dict[str, Any]]] = {"": [], outputs: []}
     for turn in range(_TURNS):
         for number, (toml, rows) in enumerate(found.items()):
             rows.append(latency(folder / f"{turn}-{number}", toml, seconds))
-    without, row = ({name: statistics.median(one[name] for one in rows) for name in rows[0]} for rows in found.values())
-    return row | {"none": without, "times": row["p99_ms"] / without["p99_ms"]}
+    return _medians(found[outputs]) | {"none": found[""]}
 
 
 @contextmanager
@@ -192,6 +196,10 @@ def _beside(made: type[Server], folder: Path, seconds: float) -> dict[str, Any]:
             server.end()
 
 
+def _medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
 def _in_words(row: dict[str, Any]) -> str:
     return f"{row['p50_ms']:.2f}, {row['p99_ms']:.2f} ms, {row['signal_us']:.0f} µs"
 
@@ -213,6 +221,12 @@ def measure(only: str, count: int, seconds: float) -> list[dict[str, Any]]:
             row |= {"output": made.kind, "wanted": WANTED.get(made.kind, WANTED_ELSE)}
             rows.append(row)
             drained = f"{made.kind:<12} {row['rate']:>9.0f} {row['wanted']:>7} {row['cpu_us']:>7.1f}"
-            latencies = f"{_in_words(row)}; {_in_words(row['none'])}; p99 {row['times']:.1f} times"
-            print(f"{drained}   {latencies}, duress within {row['duress_p99_s']:g} s", flush=True)
+            latencies = f"{_in_words(row)}; {_in_words(_medians(row['none']))}"
+            print(f"{drained}   {latencies}; duress within {row['duress_p99_s']:g} s", flush=True)
+    runs = [run for row in rows for run in row["none"]]
+    base = _medians(runs)["p99_ms"] if runs else 0.0
+    for row in rows:
+        row["times"] = row["p99_ms"] / base
+    times = ", ".join(f"{row['output']} {row['times']:.1f}" for row in rows)
+    print(f"p99 without an output {base:.2f} ms (median of {len(runs)} runs); with one, in times of that: {times}")
     return rows
