@@ -51,15 +51,23 @@ class Centre(Server):
         self._automation.stop()
 
 
-def _pin(pid: int, cores: set[int]) -> None:
+def _pin(pid: int, cores: set[int], children: bool = True) -> None:
     """Keep a process, its threads and its children on cores: RabbitMQ is a child of the script that starts it."""
     if (os.cpu_count() or 1) == 1:
         return
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(OSError):  # it has just ended
             os.sched_setaffinity(int(task.name), cores)
-            for child in (task / "children").read_text("ascii").split():
+            for child in (task / "children").read_text("ascii").split() if children else ():
                 _pin(int(child), cores)
+
+
+def _keep_off(server: Server) -> None:
+    """Keep a server off the receiver's core: its process, or the threads of ours that are the server."""
+    if server.process is None:
+        _pin(os.getpid(), _OTHERS, children=False)  # the receiver is one of them
+    else:
+        _pin(server.process.pid, _OTHERS)
 
 
 def _as_the_meter() -> None:
@@ -111,8 +119,7 @@ def drain(folder: Path, server: Server, count: int) -> dict[str, Any]:
         assert running.process is not None
         _generate(running.port, mode="closed", frames=max(1, count // 50))
         server.start()
-        if server.process is not None:
-            _pin(server.process.pid, _OTHERS)
+        _keep_off(server)
         pid = running.process.pid
         while not (first := running.metric("receiver_output_delivered_total")):
             time.sleep(0.005)
@@ -189,8 +196,7 @@ def _beside(made: type[Server], folder: Path, seconds: float) -> dict[str, Any]:
         server = made(place)
         try:
             server.start()
-            if server.process is not None:
-                _pin(server.process.pid, _OTHERS)
+            _keep_off(server)
             return beside(folder / "latency", server.toml(), seconds)
         finally:
             server.end()
