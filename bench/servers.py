@@ -202,17 +202,24 @@ def _told(line: str) -> dict[str, Any]:
 
 
 @contextmanager
-def prepared(server: Server, mode: str, **order: Any) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Have a generator make all its frames; give what lets it begin, and then returns what ``generate`` does."""
-    command = [sys.executable, "-m", "bench.generator"]
+def _begun(order: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Run a generator that waits in the middle of its order; give it, and the line in which it says how far it came."""
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=_prepare({GENERATOR_CORE})
-    ) as process:
+        [sys.executable, "-m", "bench.generator"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=_prepare({GENERATOR_CORE}),
+    ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(_command(mode, server, order | {"held": True}))
+        process.stdin.write(order)
         process.stdin.flush()
-        if process.stdout.readline() != "ready\n":
+        yield process, process.stdout.readline()
+
+
+@contextmanager
+def prepared(server: Server, mode: str, **order: Any) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Have a generator make all its frames; give what lets it begin, and then returns what ``generate`` does."""
+    with _begun(_command(mode, server, order | {"held": True})) as (process, line):
+        if line != "ready\n":
             raise RuntimeError("the generator failed")
         yield lambda: _told(process.communicate("\n")[0])
 
@@ -220,15 +227,6 @@ def prepared(server: Server, mode: str, **order: Any) -> Iterator[Callable[[], d
 @contextmanager
 def holding(server: Server, **order: Any) -> Iterator[int]:
     """Hold connections that are idle after one acknowledged message; give how many there are."""
-    command = [sys.executable, "-m", "bench.generator"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=_prepare({GENERATOR_CORE})
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(_command("idle", server, order))
-        process.stdin.flush()
-        yield int(json.loads(process.stdout.readline())["done"])
-        process.stdin.write("\n")
-        process.stdin.close()
-        process.wait(30)
+    with _begun(_command("idle", server, order)) as (process, line):
+        yield int(json.loads(line)["done"])
+        process.communicate("\n", 30)

@@ -36,9 +36,8 @@ _DRAIN_SECONDS = 6.0
 _PART_SECONDS = 1.0
 LAST_SECONDS = 9.0
 """From being asked to stop to the end, whatever hangs: everything acknowledged is on disk, and 10 s are promised."""
-_SWITCH_SECONDS = (
-    0.0002  # who waits for the interpreter: the journal's thread in a flood, the loop while another thread computes
-)
+_SWITCH_SECONDS = 0.0002
+"""How long one waits for the interpreter: the journal's thread in a flood, the loop while another thread computes."""
 _AT_THE_NEXT_START = ("receiver", "listeners", "supervision", "journal", "http", "log", "outputs")
 
 
