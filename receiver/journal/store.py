@@ -333,6 +333,11 @@ class Journal:
         """Return the output that has most before it."""
         return self._places.slowest()
 
+    async def quiet(self) -> None:
+        """Return when nobody waits for the disk; after one commit at the latest."""
+        if self._busy is not None or self._gathering.under_way:
+            await (self._busy or self._group).done
+
     def notify(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after every commit that stored events."""
         self._places.listeners.append(listener)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from receiver.outputs.poison import Patience, Suspects
 _READ_AT_ONCE = 500
 _AFTER_A_FAILURE = 20
 _RENDERED_AT_ONCE = 4  # then the loop may answer a panel
+_FEW = 20  # ordinary events that wait besides for the commit under way, so that no panel waits for them
 _FIRST_RETRY_SECONDS = 0.1
 _ORDERS_SECONDS = 1.0
 _STAND_AGAIN_SECONDS = 1.0
@@ -36,6 +37,11 @@ _LONGEST_RETRY_SECONDS = 5.0
 _URGENT_RETRY_SECONDS = 1.0  # the longest while something urgent waits
 _DIRECT_HELD = 100
 _REGISTER_SECONDS = 5.0  # waited for an account that is on the disk only; then it is tried again later
+
+
+async def _turn() -> None:
+    """Give the loop one turn."""
+    await asyncio.sleep(0)
 
 
 class Forwarder:
@@ -158,7 +164,9 @@ class Forwarder:
     async def _hand_over(self, lane: Lane, batch: Sequence[Stored]) -> None:
         """Deliver what is wanted of a batch and move the cursor past what was taken, however it ends."""
         ahead = self._ahead[lane]
-        wanted = await self._render([s for s in batch if self._filter.takes_row(s) and s.position not in ahead])
+        give_way = self._journal.quiet if lane is Lane.NORMAL and len(batch) <= _FEW else _turn
+        await give_way()
+        wanted = await self._render([s for s in batch if self._filter.takes_row(s) and s.position not in ahead], give_way)
         sent_us = clock.now_us()
         try:
             if wanted:
@@ -229,7 +237,7 @@ class Forwarder:
             self._telemetry.output_broke(self._settings.name, error)
             raise DeliveryError(f"unexpected {type(error).__name__} in the output") from None
 
-    async def _render(self, batch: Sequence[Stored]) -> list[OutEvent]:
+    async def _render(self, batch: Sequence[Stored], give_way: Callable[[], Awaitable[None]] = _turn) -> list[OutEvent]:
         assert self.accounts is not None
         wanted: list[OutEvent] = []
         register = InMemory(self.accounts)
@@ -241,7 +249,7 @@ class Forwarder:
             if self._filter.takes(event):
                 wanted.append(event)
             if number % _RENDERED_AT_ONCE == 0:
-                await asyncio.sleep(0)
+                await give_way()
         return wanted
 
     async def _render_after_reading(self, stored: Stored, unread: Unread) -> OutEvent:

@@ -521,3 +521,35 @@ def _place(folder: Path) -> int:
     found = reader.cursors()["out", Lane.NORMAL]
     reader.close()
     return found
+
+
+def test_quiet_waits_for_the_commit_under_way_and_for_no_other(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        await journal.quiet()  # nobody waits: at once
+        first = asyncio.ensure_future(append(journal, entry(b"first")))
+        await asyncio.sleep(0)
+        quiet = asyncio.ensure_future(journal.quiet())
+        await asyncio.sleep(0)
+        assert not quiet.done()
+        assert not first.done()
+        await first
+        second = asyncio.ensure_future(append(journal, entry(b"second")))
+        await asyncio.wait_for(quiet, 5)
+        assert not second.done()
+        await second
+
+    with_journal(tmp_path, story)
+
+
+def test_quiet_ends_with_a_commit_that_fails(tmp_path: Path) -> None:
+    async def story(journal: Journal) -> None:
+        def fail(_connection: sqlite3.Connection) -> None:
+            raise JournalUnavailable("no")
+
+        job = asyncio.ensure_future(journal.do(fail))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(journal.quiet(), 5)
+        with pytest.raises(JournalUnavailable):
+            await job
+
+    with_journal(tmp_path, story)
