@@ -23,6 +23,10 @@ _MARK = "\ufeff"  # RFC 5424: what follows is UTF-8
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 _LOOK_SECONDS = 0.001
 _WRITTEN_AT_ONCE = 4  # then the loop may answer a panel
+_END_BYTES = 32
+"""What is sent last, by itself. Linux acknowledges a segment as long as those before it after 40 ms, a short one when it is
+read; a duress that comes meanwhile waits for that.
+"""
 _SEVERITIES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 5, 7: 6, 8: 6, 9: 6}  # priority: alert, critical, error … informational
 
 
@@ -53,7 +57,9 @@ class SyslogOutput:
                 reader, writer = await self._connected()
                 reached = True
                 for at in range(0, len(events), _WRITTEN_AT_ONCE):
-                    await self._write(writer, b"".join([self._frame(event) for event in events[at : at + _WRITTEN_AT_ONCE]]))
+                    frames = b"".join([self._frame(event) for event in events[at : at + _WRITTEN_AT_ONCE]])
+                    await _write(writer, frames if at + _WRITTEN_AT_ONCE < len(events) else frames[:-_END_BYTES])
+                await _write(writer, frames[-_END_BYTES:])
                 sock: socket.socket = writer.get_extra_info("socket")
                 while writer.transport.get_write_buffer_size() or _unacknowledged(sock):
                     if reader.at_eof() or writer.is_closing():
@@ -66,14 +72,6 @@ class SyslogOutput:
             place = f"{self._settings.host} port {self._settings.port}"
             broke = reached and not isinstance(error, TimeoutError)
             raise (FailedAtEvent if broke else DeliveryError)(f"{place}: {causes.describe(error)}") from None
-
-    async def _write(self, writer: asyncio.StreamWriter, frames: bytes) -> None:
-        """Write in two halves: of one segment a TCP keeps its acknowledgement back for 40 ms, a second calls for it."""
-        half = len(frames) // 2
-        for part in (frames[:half], frames[half:]):
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(0)
 
     def _frame(self, event: OutEvent) -> bytes:
         row, told = event.stored.row, event.cloud_event
@@ -98,6 +96,13 @@ class SyslogOutput:
         streams, self._streams = self._streams, None
         if streams is not None:
             streams[1].close()
+
+
+async def _write(writer: asyncio.StreamWriter, part: bytes) -> None:
+    """Write a segment of its own, and give the loop a turn."""
+    writer.write(part)
+    await writer.drain()
+    await asyncio.sleep(0)
 
 
 def _unacknowledged(sock: socket.socket) -> int:
