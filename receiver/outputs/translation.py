@@ -36,7 +36,8 @@ _TROUBLE_CODES = {
 }  # fmt: skip
 _NUMBERS = {
     "paths-lost": "001", "paths-restored": "001", "paths-lost-cleared": "001",
-    "listener-silent": "002", "listener-silent-cleared": "002", "never-seen": "003",
+    "listener-silent": "002", "listener-silent-cleared": "002",
+    "never-seen": "003", "never-seen-cleared": "003",
     "backlog-high": "001", "backlog-full": "001", "backlog-cleared": "001", "disk-low": "002", "disk-cleared": "002",
     "journal-unwritable": "003", "journal-recovered": "003",
 }  # fmt: skip
@@ -50,7 +51,6 @@ _OF_THE_ACCOUNT = (
     "plaintext-refused", "downgraded", "replayed", "second-address", "undecryptable", "sequence-reused", "never-seen",
     "never-seen-cleared",
 )  # fmt: skip
-_FIRST_HEARD = "never-seen-cleared"
 _PATH_CODES = {"primary": "351", "backup": "352"}
 _PATH_CODE = "350"
 _RESTORED = ("-restored", "-recovered", "-cleared")
@@ -112,15 +112,6 @@ class Told(NamedTuple):
                 raise
             plain = _PATH_CODE if event.event_code in _PATH_CODES.values() else _OTHER_TROUBLE
             return conversion.to_sia(ContactId(event.qualifier, plain, event.partition, event.zone_or_user))
-
-
-def is_told(event: OutEvent) -> bool:
-    """Tell whether an event is for automation software at all.
-
-    A sum of accounts that were heard for the first time is not: it could only be a restore of our own account, and close
-    what is open there, a listener that hears nobody among it.
-    """
-    return event.cloud_event["data"].get("reason") != _FIRST_HEARD or event.account is not None
 
 
 def tell(event: OutEvent, own_account: str) -> Told:

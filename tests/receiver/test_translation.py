@@ -1,11 +1,9 @@
 """What an event says to automation software, whatever a panel sent."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,9 +21,7 @@ from receiver.errors import ConfigError, EventRefused
 from receiver.events import OutEvent, render_or_tell
 from receiver.journal import Kind, Origin, Row, Stored
 from receiver.outputs import Surroundings, automation, surgard
-from receiver.outputs.line import Line
-from receiver.outputs.session import Said
-from receiver.outputs.translation import Told, fitted, is_told, tell
+from receiver.outputs.translation import Told, fitted, tell
 from receiver.telemetry import Telemetry
 from receiver.troubles import REASONS
 
@@ -72,26 +68,6 @@ def test_an_account_never_seen_is_told_as_its_own_trouble(reason: str) -> None:
     assert (told.account, told.contact_id is not None and told.contact_id.event_code) == ("1234", "350")
 
 
-@pytest.mark.parametrize(("account", "wanted"), [("1234", True), (None, False)])
-def test_that_many_were_heard_at_last_closes_nothing_at_our_own_account(account: str | None, wanted: bool) -> None:
-    body = {"reason": "never-seen-cleared", "account": account, "text": "a storm, 9 more", "count": 9}
-    assert is_told(_event(Kind.TROUBLE, body=body)) is wanted
-    assert is_told(_event(Kind.TROUBLE, body=body | {"reason": "paths-lost-cleared"}))
-    sent: list[Said] = []
-
-    class Wire:
-        async def hand_over(self, said: Said) -> None:
-            sent.append(said)
-
-    settings = SurgardSettings(name="x", type="surgard")
-    surroundings = Surroundings("1", Path(), Telemetry(), lambda _: None, lambda _: None)
-    output = automation.AutomationOutput(
-        settings, "widen", cast(Line, Wire()), surroundings, lambda _: [lambda *_: (b"", False)]
-    )
-    asyncio.run(output.deliver([_event(Kind.TROUBLE, body=body)]))
-    assert len(sent) == wanted
-
-
 @pytest.mark.parametrize("reason", sorted(REASONS))
 def test_every_trouble_can_be_told_in_both_vocabularies(reason: str) -> None:
     told = tell(_event(Kind.TROUBLE, body={"reason": reason, "account": "12345678901", "text": ""}), "0000")
@@ -107,6 +83,7 @@ ENDS = {
     "disk-cleared": {"disk-low"},
     "journal-recovered": {"journal-unwritable"},
     "listener-silent-cleared": {"listener-silent"},
+    "never-seen-cleared": {"never-seen"},
     "paths-lost-cleared": {"paths-lost"},
     "paths-restored": {"paths-lost"},
 }
@@ -132,7 +109,7 @@ def test_the_restore_of_one_trouble_of_our_own_account_closes_what_it_ends_and_n
     }
     closes = {}
     for reason, restore in told.items():
-        if restore.qualifier is Qualifier.RESTORE and reason != "never-seen-cleared":  # that one is not told, see above
+        if restore.qualifier is Qualifier.RESTORE:
             opened = replace(restore, qualifier=Qualifier.NEW)
             closes[reason] = {other for other, its in told.items() if its == opened}
     assert closes == ENDS
