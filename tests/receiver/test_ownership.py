@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from receiver import account_file
+from receiver import account_file, accounts
 from receiver.cli import main
 from receiver.errors import ConfigError
 from receiver.managed import ManagedStore
@@ -70,6 +70,74 @@ def test_a_register_keeps_its_mode_and_a_new_one_is_private(tmp_path: Path) -> N
         assert CliRunner().invoke(main, ["accounts", "add", "1234", "--config", str(settings)]).exit_code == 0
         assert file.stat().st_mode & 0o777 == mode
         file.chmod(0o640)
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> tuple[Path, Path]:
+    """Return settings whose register is a link to a link, and what that leads to elsewhere; it is not there yet."""
+    far, near, settings = tmp_path / "far" / "register.csv", tmp_path / "near" / "accounts.csv", tmp_path / "receiver.toml"
+    for file in (far, near):
+        file.parent.mkdir()
+    (tmp_path / "middle").symlink_to(far)
+    near.symlink_to("../middle")
+    settings.write_text('[accounts]\nfile = "near/accounts.csv"\n', "utf-8")
+    return settings, far
+
+
+def test_a_register_that_is_a_link_stays_one_and_what_it_leads_to_is_changed(linked: tuple[Path, Path]) -> None:
+    settings, far = linked
+    near = settings.parent / "near" / "accounts.csv"
+    (near.parent / "key").write_text("0123456789ABCDEF0123456789ABCDEF", "utf-8")
+    more = settings.parent / "more.csv"
+    more.write_text("account,key\n5678,FEDCBA9876543210FEDCBA9876543210\n", "utf-8")
+    for command in (["add", "1234"], ["add", "9999"], ["import", str(more)], ["remove", "9999"]):
+        before = far.stat().st_ino if far.exists() else None
+        done = CliRunner().invoke(main, ["accounts", *command, "--config", str(settings)])
+        assert done.exit_code == 0, done.output
+        assert (near.is_symlink(), far.is_symlink(), far.stat().st_ino != before) == (True, False, True)
+        assert [found.name for found in far.parent.iterdir()] == ["register.csv"]
+        assert {found.name for found in near.parent.iterdir()} == {"accounts.csv", "key"}
+    far.write_text("account,key_file\n1234,key\n", "utf-8")  # found beside the link, as when the receiver reads it
+    done = CliRunner().invoke(main, ["accounts", "add", "7777", "--config", str(settings)])
+    assert (done.exit_code, sorted(accounts.read_csv(near))) == (0, ["1234", "7777"]), done.output
+
+
+@as_root
+def test_the_register_a_link_leads_to_keeps_its_owner_and_a_new_one_is_its_folders(linked: tuple[Path, Path]) -> None:
+    settings, far = linked
+    os.chown(far.parent, SERVICE, SERVICE)
+    assert CliRunner().invoke(main, ["accounts", "add", "1234", "--config", str(settings)]).exit_code == 0
+    assert (far.stat().st_uid, far.stat().st_gid, far.stat().st_mode & 0o777) == (SERVICE, SERVICE, 0o600)
+    os.chown(far, SERVICE, 0)
+    far.chmod(0o640)
+    assert CliRunner().invoke(main, ["accounts", "add", "5678", "--config", str(settings)]).exit_code == 0
+    assert (far.stat().st_uid, far.stat().st_gid, far.stat().st_mode & 0o777) == (SERVICE, 0, 0o640)
+
+
+def test_a_link_that_leads_nowhere_or_to_itself_is_told_and_stays(linked: tuple[Path, Path]) -> None:
+    settings, far = linked
+    near = settings.parent / "near" / "accounts.csv"
+    far.parent.rmdir()
+    done = CliRunner().invoke(main, ["accounts", "add", "1234", "--config", str(settings)])
+    assert (done.exit_code, f"leads to {far}, and there is no folder {far.parent}" in done.output) == (2, True)
+    (settings.parent / "middle").unlink()
+    (settings.parent / "middle").symlink_to(near)
+    done = CliRunner().invoke(main, ["accounts", "add", "1234", "--config", str(settings)])
+    assert (done.exit_code, near.is_symlink()) == (2, True)
+    with pytest.raises(ConfigError, match="is a link that leads back to itself"):
+        account_file.edit(near, dict.clear)
+    assert near.is_symlink()
+
+
+@as_root
+def test_root_is_led_nowhere_by_a_link_of_somebody_else(linked: tuple[Path, Path]) -> None:
+    settings, far = linked
+    middle = settings.parent / "middle"
+    os.chown(middle, SERVICE, SERVICE, follow_symlinks=False)
+    done = CliRunner().invoke(main, ["accounts", "add", "1234", "--config", str(settings)])
+    assert (done.exit_code, f"is a link of another user than {far} is" in done.output, far.exists()) == (2, True, False)
+    os.chown(far.parent, SERVICE, SERVICE)
+    assert CliRunner().invoke(main, ["accounts", "add", "1234", "--config", str(settings)]).exit_code == 0
 
 
 @as_root
