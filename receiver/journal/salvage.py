@@ -107,6 +107,12 @@ def is_damage(error: sqlite3.Error) -> bool:
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
+def is_denied(error: sqlite3.Error | OSError) -> bool:
+    """Tell whether we may not use a file; SQLite says only that it cannot be opened, or written."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    return isinstance(error, PermissionError) or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+
+
 def check_whole(data_dir: Path) -> None:
     """Check a journal in use; what is found is noted for the next start, which carries over what can be read."""
     file = data_dir / FILE_NAME

@@ -1,8 +1,12 @@
 """A receiver runs as a user of its own: what root's commands write beside it, it can read."""
 
 import os
+import pwd
 import shutil
+import sqlite3
 import tempfile
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,9 @@ from click.testing import CliRunner
 from receiver import account_file, accounts
 from receiver.cli import main
 from receiver.errors import ConfigError
+from receiver.journal.folder import Folder, withheld
+from receiver.journal.opening import open_journal
+from receiver.journal.records import SCHEMA
 from receiver.managed import ManagedStore
 from receiver.on_test import Ticket, ask_begin
 from receiver.outputs.orders import ask
@@ -156,3 +163,58 @@ def test_nobody_but_root_takes_a_register_from_its_owner() -> None:
     assert file.read_text("utf-8") == "account\n1234\n"
     assert [found.name for found in folder.iterdir()] == ["accounts.csv"]
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Return a folder of the service's user where it can get to; nothing of pytest's is."""
+    folder = Path(tempfile.mkdtemp())
+    os.chown(folder, SERVICE, SERVICE)
+    yield folder
+    os.seteuid(0)
+    shutil.rmtree(folder)
+
+
+@as_root
+def test_a_lock_of_another_user_is_told_with_its_owner_and_what_to_do(open_folder: Path) -> None:
+    (open_folder / "lock").touch(0o600)
+    we = pwd.getpwuid(SERVICE).pw_name
+    os.seteuid(SERVICE)
+    with pytest.raises(ConfigError) as caught:
+        Folder(open_folder)
+    assert str(caught.value) == (
+        f"data_dir {open_folder} cannot be used: {open_folder / 'lock'} belongs to root, and we run as {we}; was a receiver "
+        f"or a command run there as root? Give the folder and all in it to one user: chown -R {we} {open_folder}"
+    )
+    os.seteuid(0)
+    os.chown(open_folder / "lock", SERVICE, SERVICE)
+    (open_folder / "lock").chmod(0o400)
+    os.seteuid(SERVICE)
+    with pytest.raises(ConfigError, match=r"lock has mode 0400, in which we may not read and write it; chmod u\+rwX /"):
+        Folder(open_folder)
+
+
+@as_root
+@pytest.mark.parametrize("name", ["journal.sqlite", "journal.sqlite-wal"])
+def test_a_journal_of_another_user_is_told_with_its_owner_and_what_to_do(open_folder: Path, name: str) -> None:
+    file = open_folder / "journal.sqlite"
+    with closing(sqlite3.connect(file)) as db:
+        db.executescript("PRAGMA journal_mode = WAL;" + SCHEMA)
+        shutil.copy(f"{file}-wal", open_folder / "kept")
+    (open_folder / "kept").rename(f"{file}-wal")
+    for found in open_folder.iterdir():
+        os.chown(found, SERVICE, SERVICE)
+    os.chown(open_folder / name, 0, 0)
+    (open_folder / name).chmod(0o600)
+    os.seteuid(SERVICE)
+    with pytest.raises(ConfigError, match=f"the journal {file} cannot be opened: {open_folder / name} belongs to root"):
+        open_journal(file, [], lambda _: None)
+    assert file.exists()
+    assert not list(open_folder.glob("damaged-*"))
+
+
+def test_what_else_a_folder_cannot_do_is_told_in_the_systems_words(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("no folder", "utf-8")
+    with pytest.raises(ConfigError, match="data cannot be used: File exists"):
+        Folder(tmp_path / "data")
+    assert withheld(tmp_path) is None
