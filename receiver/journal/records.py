@@ -115,6 +115,8 @@ def wrong_version(version: int) -> str:
     """Return what to say of a journal that this program cannot use."""
     if version > FORMAT_VERSION:
         return f"has format {version}, this program reads format {FORMAT_VERSION}: use the newer program that wrote it"
+    if version == 0:
+        return "is a database, and no journal of this program; move it away, or look at [receiver] data_dir"
     return (
         f"has format {version}, this program reads format {FORMAT_VERSION}: let the program that wrote it hand everything "
         "over (or `journal export` it), then move the data folder away and start with a new one"
