@@ -15,7 +15,7 @@ from receiver.journal.deliveries import TAKEN, WANTED, Letter, Span, span_at
 from receiver.journal.folder import FILE_NAME, mark_damage
 from receiver.journal.groups import Group, Opened, count_urgent, unpack
 from receiver.journal.lanes import Lane
-from receiver.journal.records import FORMAT_VERSION, Entry, Kind, Origin, Refusal, Row, Stored, wrong_version
+from receiver.journal.records import FORMAT_VERSION, SIGNAL, Entry, Origin, Refusal, Row, Stored, wrong_version
 
 _COLUMNS = "last, first, urgent, received_us, parts, content"
 _AFTER = f"SELECT {_COLUMNS} FROM groups WHERE last > ? ORDER BY last"  # noqa: S608 - our own names
@@ -179,7 +179,7 @@ class Reader:
             count = urgent if lane is Lane.URGENT else count - urgent
         identity = blake2b(f"lost {told}".encode(), digest_size=16).digest()
         row = Row(
-            Kind.SIGNAL.value, Lane.NORMAL if lane is None else lane, _LOST_PRIORITY, 0, group.received_us, None, identity,
+            SIGNAL, Lane.NORMAL if lane is None else lane, _LOST_PRIORITY, 0, group.received_us, None, identity,
             0, 0, "", "", b"", None,
         )  # fmt: skip
         return Stored(holes[-1][1], row, _LOST_ORIGIN, told, count) if count else None
