@@ -196,15 +196,15 @@ def load(file: Path | None, default_key: Key | None, unknown: str, environment: 
     return Accounts(rows, default_key, {"": None, "accept": True, "refuse": False}[unknown])
 
 
-def read_csv(file: Path, environment: Mapping[str, str] = os.environ) -> dict[str, Account]:
-    """Read the CSV file into accounts by upper-case account.
+def read_csv(file: Path, environment: Mapping[str, str] = os.environ, base: Path | None = None) -> dict[str, Account]:
+    """Read the CSV file into accounts by upper-case account; a ``key_file`` in it is relative to ``base``, or the file.
 
     Raises:
         ConfigError: the file cannot be read, or has mistakes.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:  # line by line: the text of a large register is 100 MB
-            rows, mistakes = _read_table(csv.reader(lines), file, environment)
+            rows, mistakes = _read_table(csv.reader(lines), file, base or file.parent, environment)
     except FileNotFoundError:
         raise ConfigError(f"[accounts] file: there is no file {file}; the first accounts add makes it") from None
     except UnicodeDecodeError:
@@ -218,7 +218,9 @@ def read_csv(file: Path, environment: Mapping[str, str] = os.environ) -> dict[st
     return rows
 
 
-def _read_table(reader: "CsvReader", file: Path, environment: Mapping[str, str]) -> tuple[dict[str, Account], list[str]]:
+def _read_table(
+    reader: "CsvReader", file: Path, base: Path, environment: Mapping[str, str]
+) -> tuple[dict[str, Account], list[str]]:
     """Return accounts by upper-case account, and every mistake in a row.
 
     Raises:
@@ -231,11 +233,11 @@ def _read_table(reader: "CsvReader", file: Path, environment: Mapping[str, str])
             f"{file} line 1: expected a header of {','.join(COLUMNS)}, with commas, of which only account is required; "
             + (f"unknown: {', '.join(unknown)}" if unknown else "account is missing")
         )
-    return _read_rows(reader, header, file, environment)
+    return _read_rows(reader, header, file, base, environment)
 
 
 def _read_rows(
-    reader: "CsvReader", header: list[str], file: Path, environment: Mapping[str, str]
+    reader: "CsvReader", header: list[str], file: Path, base: Path, environment: Mapping[str, str]
 ) -> tuple[dict[str, Account], list[str]]:
     """Return accounts by upper-case account, and every mistake.
 
@@ -243,7 +245,7 @@ def _read_rows(
     """
     rows: dict[str, Account] = {}
     mistakes: list[str] = []
-    base, width = file.parent, len(header)
+    width = len(header)
     missing = [""] * (width + 1)  # for short rows, and one for the columns that the file has not
     columns = itemgetter(*[header.index(name) if name in header else width for name in _READ])
     for cells in reader:

@@ -108,5 +108,9 @@ class ConfigError(ReceiverError):
         self.mistakes = mistakes
 
 
+class JournalDamaged(ConfigError):
+    """Nothing of the journal can be read."""
+
+
 class JournalInUse(ConfigError):
     """Another process has the journal open."""

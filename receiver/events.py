@@ -16,10 +16,10 @@ from protocols import dc09
 from protocols.errors import ProtocolError
 from receiver import clock, payloads
 from receiver.accounts import Account, Accounts
-from receiver.journal import Kind, Stored
+from receiver.journal import SIGNAL, Kind, Stored
 
-_SIGNAL, _SIGNAL_TYPE = Kind.SIGNAL.value, "receiver.signal.v1"
-_TYPES: dict[int, str] = {_SIGNAL: _SIGNAL_TYPE, Kind.PATH: "receiver.path.v1", Kind.TROUBLE: "receiver.trouble.v1"}
+_SIGNAL_TYPE = "receiver.signal.v1"
+_TYPES: dict[int, str] = {SIGNAL: _SIGNAL_TYPE, Kind.PATH: "receiver.path.v1", Kind.TROUBLE: "receiver.trouble.v1"}
 
 
 class Finds(Protocol):
@@ -67,7 +67,7 @@ def render(stored: Stored, accounts: Finds) -> OutEvent:
     if stored.lost:
         raise ProtocolError(f"{stored.stands_for} events are lost, the bytes do not fit their checksum")
     received_at = clock.to_text(row.received_us)
-    if row.kind == _SIGNAL:
+    if row.kind == SIGNAL:
         return _signal(stored, accounts, received_at)
     data = json.loads(row.body or b"{}")
     account = data.get("account")

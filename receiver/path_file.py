@@ -20,7 +20,9 @@ from receiver.errors import PathsUnreadable
 from receiver.path_values import NAME_BYTES, Block, Kept
 
 FILE_NAME = "paths.state"
-_FORMAT = "dc09-receiver paths 2"
+_FORMAT = "dc09-receiver paths 3"
+_READ = (_FORMAT, "dc09-receiver paths 2")
+"""Format 2 knew no ``NEVER_AS_ONE``, and is else the same."""
 _COLUMNS = (("", NAME_BYTES), ("H", 2), ("", 1), ("I", 4), ("I", 4), ("q", 8), ("q", 8))
 """Of a block: each one's code, none for plain bytes, and its bytes for a path."""
 _PATH_BYTES = sum(width for _, width in _COLUMNS)
@@ -72,7 +74,7 @@ def read(file: Path) -> tuple[Kept, int] | None:
         raise PathsUnreadable(f"{file} is damaged")
     line = raw.index(b"\n") if b"\n" in raw else 0
     head = json.loads(raw[:line] or b"{}")
-    if head.get("format") != _FORMAT:
+    if head.get("format") not in _READ:
         raise PathsUnreadable(f"{file} is of another version of the receiver")
     blocks, at = [], line + 1
     for count in head["counts"]:

@@ -4,8 +4,11 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-ALIVE, LOST, HELD, AWAITED, NEVER, FREE = range(6)
-"""``HELD`` is lost and not told singly yet, ``AWAITED`` never heard and not told yet, ``FREE`` a number without a path."""
+ALIVE, LOST, HELD, AWAITED, NEVER, FREE, NEVER_AS_ONE = STATES = range(7)
+"""``HELD`` is lost and not told singly yet, ``AWAITED`` never heard and not told yet, ``FREE`` a number without a path.
+
+An account never heard was told singly (``NEVER``) or together with others (``NEVER_AS_ONE``).
+"""
 NOWHERE = ""
 """The listener of an account that was heard at none."""
 NOWHERE_OF_ROLE = {"primary": "?primary", "backup": "?backup"}

@@ -27,16 +27,14 @@ from receiver.path_values import NOWHERE_OF_ROLE
 from receiver.paths import Kept, PathChange, Paths, Terms
 from receiver.storms import Burst, Storm
 from receiver.telemetry import Telemetry
-from receiver.troubles import Trouble
+from receiver.troubles import Singly, Trouble
 
 _STEPS = 100  # accounts and paths reviewed at once, 0.3 ms, and up to 2 ms where a million are out of the processor's cache
 _BLOCKS = 2  # of paths copied at once, 0.2 ms
 _RENEWALS, _MOST_RENEWALS = 50, 1_000_000  # backups looked after at once, 1 ms, and those that wait for it
 _STEP_SECONDS, _REST_SECONDS = 0.01, 0.5  # between two steps at least, and where there is nothing to do
 _LOOK_SECONDS, _IDLE_SECONDS = 0.005, 0.1  # the same of looks at paths that are due
-_SINGLY = 20
 _LISTED = 100
-_FIRSTS = 1000  # told in one look
 _LAST_WRITE_SECONDS = 2.0
 
 _ROLE_OF = {listener: role for role, listener in NOWHERE_OF_ROLE.items()}
@@ -68,6 +66,8 @@ class PathWatch:
         self._review_again = False
         self._renewals: deque[str] = deque(maxlen=_MOST_RENEWALS)
         self._steady_us = 0
+        self._never_as_one = False  # and not yet told to be over
+        self._never_singly, self._first_singly = Singly(), Singly()
         self._never: list[PathChange] = []  # found since the last look, and the listeners that lost a path since
         self._losers: set[str] = set()
         self._save_at_us = 0
@@ -97,6 +97,7 @@ class PathWatch:
             gap_us = path_file.gap_us(wall_us, now_us)
             self._paths.resume(kept, self._roles.keys(), register.spelled, gap_us, steady_us)
             self._told_as_one = self._paths.held > 0
+            self._never_as_one = self._paths.never_as_one > 0
             self._silent = {name for name in self._roles if self._paths.silent(name) > 1}
         self.take(register)
 
@@ -192,7 +193,7 @@ class PathWatch:
                 for change in lost:
                     self._tell_path(change, now_us)
             if self._backups:
-                self._renewals.extend([change.account for change in changes if change.role == "primary"])
+                self._renewals.extend([change.account for change in lost if change.role == "primary"])
         return self._paths.is_behind(steady_us)
 
     async def review(self) -> None:
@@ -248,15 +249,15 @@ class PathWatch:
         self._go_on_reviewing()
         self.find_some(now_us, steady_us)
         self._go_on_with_storm(now_us, steady_us)
+        never, self._never = self._never, []
+        self._tell_never(never, now_us, steady_us)
         restored, self._paths.restored_primaries = self._paths.restored_primaries, []
         if self._backups:
             self._renewals.extend(restored)
         self._go_on_renewing(steady_us)
         losers, self._losers = self._losers, set()
         self._tell_silent(losers, now_us)
-        never, self._never = self._never, []
-        self._tell_never(never, now_us)
-        self._tell_first(now_us)
+        self._tell_first(now_us, steady_us)
         if steady_us >= self._save_at_us and self._copying is None:
             self._save_at_us = steady_us + self._save_us()
             self._copying, self._copied_us = self._paths.keeping(steady_us), now_us
@@ -313,28 +314,44 @@ class PathWatch:
                 text = f"all {count} supervised paths of listener {name} are lost: look at our own line and its port first"
                 self._raise(Trouble("listener-silent", text, now_us, listener=name), now_us)
 
-    def _tell_never(self, never: list[PathChange], now_us: int) -> None:
-        """Tell of accounts never heard: one by one, or many as one."""
-        if len(never) > _SINGLY:
-            names = tuple(dict.fromkeys(change.account for change in never))[:_LISTED]
-            what = "paths of supervised accounts" if any(change.role for change in never) else "supervised accounts"
-            text = f"{len(never)} {what} were never heard; were their panels pointed here?"
-            self._raise(Trouble("never-seen", text, now_us, len(never), accounts=names), now_us)
-            return
-        for change in never:
+    def _tell_never(self, found: list[PathChange], now_us: int, steady_us: int) -> None:
+        """Tell of accounts never heard that are awaited still: one by one, or those that would end in a sum as one."""
+        as_one = len(found) > self._never_singly.room(steady_us)
+        never = [change for change in found if self._paths.never(change, as_one)]
+        if self._backups:
+            self._renewals.extend([change.account for change in never if change.role == "primary"])
+        for change in () if as_one else never:
             where = f" at a {change.role} listener" if change.role else ""
             text = (
                 f"account {change.account} is supervised (every {change.interval_seconds} s) and was never heard{where}; "
                 f"was its panel pointed {'there' if where else 'here'}?"
             )
+            self._never_singly.raised(steady_us)
             self._raise(Trouble("never-seen", text, now_us, account=change.account), now_us)
+        if as_one and never:
+            self._never_as_one = True
+            names = tuple(dict.fromkeys(change.account for change in never))[:_LISTED]
+            what = "paths of supervised accounts" if any(change.role for change in never) else "supervised accounts"
+            text = f"{what} that were never heard: {len(never)}; were their panels pointed here?"
+            self._never_singly.raised(steady_us)
+            self._raise(Trouble("never-seen", text, now_us, len(never), accounts=names), now_us)
 
-    def _tell_first(self, now_us: int) -> None:
-        for _ in range(min(len(self._paths.first_heard), _FIRSTS)):
+    def _tell_first(self, now_us: int, steady_us: int) -> None:
+        """Tell of accounts heard at last: one by one those told so, 20 a minute; of the others when none is left."""
+        for _ in range(min(len(self._paths.first_heard), self._first_singly.room(steady_us))):
             account, role = self._paths.first_heard.popleft()
+            if any(self._paths.lost(account, name) for name in self._roles):
+                self._paths.first_heard.append((account, role))  # lost meanwhile: that must not be closed
+                continue
             where = f" at a {role} listener" if role else ""
             text = f"account {account}, told as never seen{where}, was heard{where and ' there'} for the first time"
+            self._first_singly.raised(steady_us)
             self._raise(Trouble("never-seen-cleared", text, now_us, account=account), now_us)
+        if self._never_as_one and not self._paths.never_as_one and self._first_singly.room(steady_us):
+            self._never_as_one = False
+            text = "all accounts told together as never seen were heard, or are not supervised any more"
+            self._first_singly.raised(steady_us)
+            self._raise(Trouble("never-seen-cleared", text, now_us), now_us)
 
     # -- over a restart -------------------------------------------------------------------------------------------
 

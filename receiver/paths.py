@@ -23,8 +23,10 @@ from receiver.path_values import (
     HELD,
     LOST,
     NEVER,
+    NEVER_AS_ONE,
     NOWHERE,
     NOWHERE_OF_ROLE,
+    STATES,
     Block,
     Kept,
     PathChange,
@@ -59,7 +61,7 @@ class Paths:
         self.terms: Callable[[str, str, int], Terms | None] = lambda _account, _listener, seconds: Terms(seconds)
         self.role: Callable[[str], str] = lambda _listener: ""
         self.first_heard: deque[tuple[str, str]] = deque(maxlen=100_000)
-        """Accounts, and in which role, heard after they were told as never seen; whoever tells of them takes them out."""
+        """Accounts, and in which role, heard after they were told singly as never seen; who tells of them takes them out."""
         self.quietly_restored = 0
         self.restored_primaries: list[str] = []
         """Accounts whose primary path is back; whoever gives their backup its own interval again takes them out."""
@@ -67,7 +69,7 @@ class Paths:
         self._began_us = 0
         self._there: dict[str, _Listener] = {}
         self._listeners: list[str] = []
-        self._count = [0] * (FREE + 1)
+        self._count = [0] * len(STATES)
         self._columns = at = Columns()
         self._account, self._listener, self._state, self._seen_us = at.account, at.listener, at.state, at.seen_us
         self._interval, self._margin, self._gap_us = at.interval, at.margin, at.gap_us
@@ -151,8 +153,8 @@ class Paths:
             if number is not None:
                 if self._state[number] == NEVER:
                     self.first_heard.append((account, self.role(listener)))
-                    if role == "primary":
-                        self.restored_primaries.append(account)
+                if self._state[number] in (NEVER, NEVER_AS_ONE) and role == "primary":
+                    self.restored_primaries.append(account)
                 self._forget(number)
 
     def make_room(self, accounts: int) -> None:
@@ -239,14 +241,26 @@ class Paths:
             gone.append(self._change(number, "lost"))
             self._turn_to(number, LOST)
         elif self._state[number] == AWAITED:
-            gone.append(self._change(number, "never-seen"))
-            self._turn_to(number, NEVER)
+            gone.append(self._change(number, "never-seen"))  # and awaited until `never` says that it was told
 
     def _change(self, number: int, state: str) -> PathChange:
         listener, seen_us = self._listeners[self._listener[number]], self._seen_us[number]
         if seen_us < self._began_us:
             seen_us -= self._gap_us[number]
         return PathChange(self._account[number], listener, state, seen_us, self._interval[number], self.role(listener))
+
+    def never(self, change: PathChange, as_one: bool) -> bool:
+        """Note that an account found never seen is told now, with others as one or singly; False: awaited no more."""
+        number = self._find(change.account, change.listener)
+        if number is None or self._state[number] != AWAITED:
+            return False
+        self._turn_to(number, NEVER_AS_ONE if as_one else NEVER)
+        return True
+
+    @property
+    def never_as_one(self) -> int:
+        """How many accounts told together as never seen are still not heard."""
+        return self._count[NEVER_AS_ONE]
 
     # -- storms ---------------------------------------------------------------------------------------------------
 
@@ -287,7 +301,7 @@ class Paths:
     def lost(self, account: str, listener: str) -> bool:
         """Tell whether a path is lost, told or not, or was told as never seen."""
         number = self._find(account, listener)
-        return number is not None and self._state[number] in (LOST, HELD, NEVER)
+        return number is not None and self._state[number] in (LOST, HELD, NEVER, NEVER_AS_ONE)
 
     def _find(self, account: str, listener: str) -> int | None:
         there = self._there.get(listener)
@@ -374,5 +388,5 @@ class Paths:
 
     def count(self) -> dict[str, int]:
         """Return how many paths are alive and lost, and how many supervised accounts were never heard."""
-        alive, lost, held, awaited, never, _ = self._count
-        return {"alive": alive, "lost": lost + held, "never-seen": awaited + never}
+        alive, lost, held, awaited, never, _, as_one = self._count
+        return {"alive": alive, "lost": lost + held, "never-seen": awaited + never + as_one}

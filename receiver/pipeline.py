@@ -24,7 +24,7 @@ from receiver.clock import Clock, monotonic, to_text
 from receiver.clockwatch import ClockWatch
 from receiver.config import ClockSettings
 from receiver.errors import JournalUnavailable, PolicyError, ReceiverError, RegisterUnavailable, StaleTimestamp
-from receiver.journal import Entry, Journal, Kind, Lane, Receipt, Refusal, Row
+from receiver.journal import SIGNAL, Entry, Journal, Kind, Lane, Receipt, Refusal, Row
 from receiver.on_test import OnTest
 from receiver.paths import PathChange, Paths
 from receiver.policy import Verdict
@@ -45,7 +45,6 @@ _TOLD = {
 }
 """Lane, priority and duress of one event, by priority and duress, as plain numbers."""
 _EMPTY_DIGEST = blake2b(digest_size=16)
-_SIGNAL = Kind.SIGNAL.value
 
 
 class Signal(Struct, frozen=True, gc=False):
@@ -361,7 +360,7 @@ def _entry(
         told: tuple[tuple[int, int, int], ...] = (_TOLD[events[0].priority, events[0].duress],)
     else:
         told = tuple([_TOLD[event.priority, event.duress] for event in events])
-    return Entry(_SIGNAL, repeat_identity(message), now_us, panel_time, route.origin, route.peer, flags, raw, body, told)
+    return Entry(SIGNAL, repeat_identity(message), now_us, panel_time, route.origin, route.peer, flags, raw, body, told)
 
 
 def _word(dialect: str, route: Route) -> bytes:

@@ -250,7 +250,7 @@ class Telemetry(Collector):
             histogram.observe(waited)
 
     def delivery_failed(self, output: str, error: str, retry_seconds: float) -> None:
-        """An output could not take events; it tries again."""
+        """An output could not take events; it tries again after these seconds, or sooner when something urgent comes."""
         self.delivery_failures[output] += 1
         self._tell_bounded(
             logging.WARNING, "delivery failed", {"output": output, "error": error, "retry_seconds": f"{retry_seconds:.1f}"}

@@ -6,7 +6,7 @@ others become one trouble at the end of that minute, with their ``count`` and th
 line and not ten thousand. While a storm goes on, only what was not heard of before is told singly.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 
 from receiver.clock import SECOND_US
@@ -48,8 +48,8 @@ REASONS = {
     "paths-restored": "paths lost at once were heard again before they were told singly; the count stands for them",
     "listener-silent": "all supervised paths of a listener are lost",
     "listener-silent-cleared": "a listener whose supervised paths were all lost hears one again",
-    "never-seen": "a supervised account was never heard",
-    "never-seen-cleared": "a supervised account told as never seen was heard for the first time",
+    "never-seen": "a supervised account was never heard, or many at once, which the count says",
+    "never-seen-cleared": "a supervised account told as never seen was heard; without an account: all told as one were",
 }
 WINDOW_SECONDS = 60
 WINDOWS_SECONDS = {
@@ -232,6 +232,23 @@ class Troubles:
         if minute is None or (minute.until_us <= now_us and not minute.count):
             minute = self._minutes[reason] = _Minute(now_us + _STORM_US, stormy=False)
         return minute
+
+
+class Singly:
+    """Which troubles of a reason are told one by one, for whoever has to know: no more than `Troubles` tells so."""
+
+    def __init__(self) -> None:
+        self._raised_us: deque[int] = deque(maxlen=SINGLY_A_MINUTE)
+
+    def room(self, now_us: int) -> int:
+        """Return how many raised now would each be told singly."""
+        while self._raised_us and self._raised_us[0] <= now_us - _STORM_US:
+            self._raised_us.popleft()
+        return SINGLY_A_MINUTE - len(self._raised_us)
+
+    def raised(self, now_us: int) -> None:
+        """Note that one is raised."""
+        self._raised_us.append(now_us)
 
 
 def _window_us(reason: str) -> int:

@@ -126,6 +126,11 @@ def test_one_module_reads_the_clock() -> None:
     assert [_name(path) for path in MODULES if reads.search(path.read_text("utf-8"))] == ["receiver.clock"]
 
 
+def test_one_module_says_which_number_a_signal_has() -> None:
+    says = re.compile(r"Kind\.SIGNAL\.value|\bentry\.kind [!=]= 0")
+    assert [_name(path) for path in MODULES if says.search(path.read_text("utf-8"))] == ["receiver.journal.records"]
+
+
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_modules_and_functions_stay_small(path: Path) -> None:
     source = path.read_text("utf-8")

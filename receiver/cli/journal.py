@@ -118,7 +118,7 @@ def journal_export(config_file: Path | None) -> None:
 @CONFIG
 def journal_verify(config_file: Path | None) -> None:
     """Check the journal's file and every stored signal; exit 1 and what is wrong if any is damaged."""
-    settings, stored_events = reader(config_file)
+    settings, stored_events = reader(config_file, verify=True)
     register, count = accounts.Accounts({}), 0
     wrong = stored_events.damage()
     if not wrong:

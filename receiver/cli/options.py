@@ -9,7 +9,7 @@ import click
 
 from protocols.dc09 import Key
 from receiver import accounts, config, register
-from receiver.errors import ConfigError
+from receiver.errors import ConfigError, JournalDamaged
 from receiver.journal import Reader
 
 CONFIG = click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; without it the defaults.")
@@ -41,11 +41,14 @@ def parse_key(text: str | None) -> Key | None:
     return Key.parse(config.resolve_secret(text).text) if text else None
 
 
-def reader(config_file: Path | None) -> tuple[config.Settings, Reader]:
-    """Open the journal that the settings name, or exit 2."""
+def reader(config_file: Path | None, verify: bool = False) -> tuple[config.Settings, Reader]:
+    """Open the journal that the settings name, or exit 2; to ``verify`` it, damage is what was asked for and exits 1."""
     settings = load(config_file)
     try:
         return settings, Reader(settings.receiver.data_dir)
+    except JournalDamaged as error:
+        click.echo(str(error), err=not verify)
+        sys.exit(1 if verify else 2)
     except ConfigError as error:
         fail(*error.mistakes)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from receiver import clock, path_file
 from receiver.accounts import Account
 from receiver.config import Settings
-from receiver.path_values import ALIVE, AWAITED, NEVER, NOWHERE, NOWHERE_OF_ROLE
+from receiver.path_values import ALIVE, AWAITED, NEVER, NEVER_AS_ONE, NOWHERE, NOWHERE_OF_ROLE
 
 _NOWHERE = {NOWHERE: ""} | {listener: f" at a {role} listener" for role, listener in NOWHERE_OF_ROLE.items()}
 
@@ -35,7 +35,7 @@ def read(settings: Settings) -> tuple[Callable[[Account], str], str]:
 
 
 def _path(listener: str, role: str, state: int, heard_us: int) -> str:
-    if state in (AWAITED, NEVER):
-        return ("NEVER SEEN" if state == NEVER else "not heard yet") + _NOWHERE.get(listener, "")
+    if state in (AWAITED, NEVER, NEVER_AS_ONE):
+        return ("not heard yet" if state == AWAITED else "NEVER SEEN") + _NOWHERE.get(listener, "")
     where = f"{listener} ({role})" if role else listener
     return f"{'alive' if state == ALIVE else 'LOST'} at {where}, last heard {clock.to_text(heard_us)[:19]}Z"

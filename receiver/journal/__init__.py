@@ -5,12 +5,13 @@ from receiver.journal.deliveries import DEAD, SPAN_US, TAKEN, WANTED, Letter, Sp
 from receiver.journal.folder import marked_damage
 from receiver.journal.lanes import Lane, lane_of
 from receiver.journal.reader import Reader
-from receiver.journal.records import Entry, Kind, Origin, Receipt, Refusal, Row, Stored
+from receiver.journal.records import SIGNAL, Entry, Kind, Origin, Receipt, Refusal, Row, Stored
 from receiver.journal.salvage import check_whole
 from receiver.journal.store import Journal
 
 __all__ = [
     "DEAD",
+    "SIGNAL",
     "SPAN_US",
     "TAKEN",
     "WANTED",

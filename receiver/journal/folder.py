@@ -6,6 +6,7 @@ there. So the writer asks after each commit, before anybody hears of it, whether
 
 import fcntl
 import os
+import pwd
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from receiver.journal.inode import Inode, inode
 
 FILE_NAME = "journal.sqlite"
 MARK_NAME = "journal.damaged"
+_LOCK_NAME = "lock"
 _BUSY_TEXT = "another receiver runs on {}: two must not share a journal"
 Place = tuple[Inode, Inode]
 """What the paths of the log and of the file lead to."""
@@ -36,7 +38,8 @@ class Folder:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(data_dir)
         except OSError as error:
-            raise ConfigError(f"data_dir {data_dir} cannot be used: {error.strerror}") from None
+            why = withheld(data_dir) if isinstance(error, PermissionError) else None
+            raise ConfigError(f"data_dir {data_dir} cannot be used: {why or error.strerror}") from None
 
     def place(self) -> Place:
         """Return what the paths of the log and of the file lead to.
@@ -62,7 +65,7 @@ class Folder:
             JournalInUse: another receiver holds it.
         """
         os.stat(self._names[0])  # a journal that is gone is waited for: a new one would hide it
-        held, found = os.fstat(self._lock), os.stat(self.path / "lock") if (self.path / "lock").exists() else None
+        held, found = os.fstat(self._lock), os.stat(self.path / _LOCK_NAME) if (self.path / _LOCK_NAME).exists() else None
         if found is None or (held.st_dev, held.st_ino) != (found.st_dev, found.st_ino):
             lock = _lock(self.path)
             os.close(self._lock)
@@ -74,13 +77,41 @@ class Folder:
 
 
 def _lock(data_dir: Path) -> int:
-    handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(data_dir / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
         raise JournalInUse(_BUSY_TEXT.format(data_dir)) from None
     return handle
+
+
+def withheld(data_dir: Path) -> str | None:
+    """Say which of the folder and the files in it we may not use, why, and what to do; None when there is none."""
+    for path in (data_dir, data_dir / _LOCK_NAME, *[data_dir / f"{FILE_NAME}{end}" for end in ("", "-wal", "-shm")]):
+        try:
+            found = os.stat(path)
+        except OSError:
+            continue
+        mode = os.R_OK | os.W_OK | (os.X_OK if path == data_dir else 0)
+        if not os.access(path, mode, effective_ids=True):
+            break
+    else:
+        return None
+    we, owner = _user(os.geteuid()), _user(found.st_uid)
+    if we == owner:
+        return f"{path} has mode {found.st_mode & 0o7777:04o}, in which we may not read and write it; chmod u+rwX {path}"
+    return (
+        f"{path} belongs to {owner}, and we run as {we}; was a receiver or a command run there as {owner}? "
+        f"Give the folder and all in it to one user: chown -R {we} {data_dir}"
+    )
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def mark_damage(file: Path, what: str) -> None:

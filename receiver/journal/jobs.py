@@ -8,7 +8,7 @@ from contextlib import closing
 from receiver import clock
 from receiver.journal.groups import unpack
 from receiver.journal.lanes import Lane
-from receiver.journal.records import Origin
+from receiver.journal.records import SIGNAL, Origin
 
 Job = Callable[[sqlite3.Connection], None]
 _DELETED_AT_ONCE = 50_000
@@ -54,7 +54,7 @@ def newest_moments(db: sqlite3.Connection) -> tuple[int, int]:
         for last, first, received, parts, content in newest:
             received_us = received_us or received
             for _, entry in reversed(unpack(last, first, parts, content).messages):
-                if entry.kind == 0 and entry.panel_time and entry.body is not None:
+                if entry.kind == SIGNAL and entry.panel_time and entry.body is not None:
                     return received_us, entry.panel_time * clock.SECOND_US
             looked_at += last - first + 1
             if looked_at >= _NEWEST_LOOKED_AT:

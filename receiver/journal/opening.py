@@ -14,13 +14,13 @@ from typing import NamedTuple
 from receiver import clock
 from receiver.config import JournalSettings
 from receiver.errors import ConfigError
-from receiver.journal.folder import sync
+from receiver.journal.folder import sync, withheld
 from receiver.journal.groups import unpack
 from receiver.journal.jobs import learn_origins, newest_moments
 from receiver.journal.log import log_of
-from receiver.journal.records import FORMAT_VERSION, SCHEMA, Origin, wrong_version
+from receiver.journal.records import FORMAT_VERSION, SCHEMA, SIGNAL, Origin, wrong_version
 from receiver.journal.repeats import Repeats
-from receiver.journal.salvage import Checked, Damage, check, is_damage
+from receiver.journal.salvage import Checked, Damage, check, is_damage, is_denied
 from receiver.journal.writer import connect
 
 Recall = Callable[[sqlite3.Connection], None]
@@ -53,7 +53,8 @@ def open_journal(file: Path, origins: Sequence[Origin], recall: Recall) -> Found
                 raise
             return _read(file, origins, recall, check(file, str(error)))
     except (sqlite3.Error, OSError) as error:
-        raise ConfigError(f"the journal {file} cannot be opened: {error}") from None
+        why = withheld(file.parent) if is_denied(error) else None
+        raise ConfigError(f"the journal {file} cannot be opened: {why or error}") from None
 
 
 def _read(file: Path, origins: Sequence[Origin], recall: Recall, checked: Checked) -> Found:
@@ -93,7 +94,7 @@ def recall_repeats(repeats: Repeats, settings: JournalSettings, now_us: int, ste
     came_us = steady_us - settings.repeat_window_seconds * clock.SECOND_US
     recent = db.execute("SELECT last, first, parts, content FROM groups WHERE last > ? ORDER BY last", (after,))
     for group in recent:
-        messages = [(position, entry) for position, entry in unpack(*group).messages if entry.kind == 0]
+        messages = [(position, entry) for position, entry in unpack(*group).messages if entry.kind == SIGNAL]
         for age, together in groupby(messages, lambda message: max(0, now_us - message[1].received_us) // clock.SECOND_US):
             came_us = max(came_us, steady_us - age * clock.SECOND_US)
             repeats.add({entry.identity: position for position, entry in together}, came_us)

@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from receiver.errors import ConfigError, JournalUnavailable
+from receiver.errors import ConfigError, JournalDamaged, JournalUnavailable
 from receiver.journal.deliveries import TAKEN, WANTED, Letter, Span, span_at
 from receiver.journal.folder import FILE_NAME, mark_damage
 from receiver.journal.groups import Group, Opened, count_urgent, unpack
 from receiver.journal.lanes import Lane
-from receiver.journal.records import FORMAT_VERSION, Entry, Kind, Origin, Refusal, Row, Stored, wrong_version
+from receiver.journal.records import FORMAT_VERSION, SIGNAL, Entry, Origin, Refusal, Row, Stored, wrong_version
 
 _COLUMNS = "last, first, urgent, received_us, parts, content"
 _AFTER = f"SELECT {_COLUMNS} FROM groups WHERE last > ? ORDER BY last"  # noqa: S608 - our own names
@@ -27,6 +27,15 @@ _LOST_ORIGIN = Origin(
 )  # of what was carried over from a damaged journal without it, and of what is lost
 
 _LOST_PRIORITY = 5
+_REMEDY = (
+    "leave it and the files beside it as they are: the next start of the receiver keeps them aside, carries over what can "
+    "be read and tells of it as journal-damaged"
+)
+_EMPTY = (
+    "is empty, 0 bytes: its first start was cut short, or it was emptied; leave the files beside it as they are: the next "
+    "start of the receiver begins a new one and, if this one was used, carries over what its log holds and tells of it as "
+    "journal-damaged"
+)
 
 
 class _Read(NamedTuple):
@@ -50,6 +59,7 @@ class Reader:
 
         Raises:
             ConfigError: there is none, or it is of another version.
+            JournalDamaged: nothing of it can be read.
         """
         self._file = data_dir / FILE_NAME
         self._origins: dict[int, Origin] = {}
@@ -60,11 +70,13 @@ class Reader:
         try:
             self._connection = self._open()
         except sqlite3.DatabaseError as error:
-            raise ConfigError(f"{self._file} is damaged: {error}") from None
+            raise JournalDamaged(f"nothing of {self._file} can be read: {error}; {_REMEDY}") from None
 
     def _open(self) -> sqlite3.Connection:
         found = os.stat(self._file)
         self._opened = found.st_dev, found.st_ino
+        if not found.st_size:  # SQLite would delete the log beside it, in which there may be signals
+            raise JournalDamaged(f"{self._file} {_EMPTY}")
         uri = f"{self._file.absolute().as_uri()}?mode=ro"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
@@ -167,7 +179,7 @@ class Reader:
             count = urgent if lane is Lane.URGENT else count - urgent
         identity = blake2b(f"lost {told}".encode(), digest_size=16).digest()
         row = Row(
-            Kind.SIGNAL.value, Lane.NORMAL if lane is None else lane, _LOST_PRIORITY, 0, group.received_us, None, identity,
+            SIGNAL, Lane.NORMAL if lane is None else lane, _LOST_PRIORITY, 0, group.received_us, None, identity,
             0, 0, "", "", b"", None,
         )  # fmt: skip
         return Stored(holes[-1][1], row, _LOST_ORIGIN, told, count) if count else None

@@ -22,6 +22,7 @@ from receiver.journal.records import SCHEMA
 CHECKED_AT_START_BYTES = 48 * 1024 * 1024
 """A larger file is checked after the start, in the background: 48 MB, 400,000 signals, take about 0.3 s."""
 _NEW = "journal.salvaged"
+_WRITTEN_LATER = ("paths.state",)  # by a receiver whose journal was open
 _RANGE = "SELECT * FROM groups WHERE last BETWEEN ? AND ?"
 _SINGLE = "SELECT * FROM groups WHERE last = ? AND last = ?"
 _POSITIONS_AT_ONCE = 500
@@ -41,10 +42,14 @@ class Damage(NamedTuple):
 
     def __str__(self) -> str:
         """Say it to a person."""
-        told = (
-            f"the journal was damaged ({self.what}); {self.kept} events were carried into a new one, {self.lost} positions "
-        )
-        told += f"could not be read; the damaged files are kept in {self.folder}"
+        told = f"the journal was damaged ({self.what}); "
+        if self.kept or self.lost:
+            told += f"{self.kept} events were carried into a new one, {self.lost} positions could not be read"
+        else:
+            told += "nothing of it could be read, nor how many events it held; a new one was begun, empty"
+        told += f"; the damaged files are kept in {self.folder}"
+        if not self.kept:
+            told += ": keep that folder, take what is missing from the outputs' side and the panels, and mistrust the disk"
         return told if self.cursors_kept else told + "; the outputs' places were lost, they are handed everything again"
 
 
@@ -63,8 +68,11 @@ def check(file: Path, wrong: str = "") -> Checked:
         sqlite3.Error: the disk does not let us write the new one.
     """
     _finish_interrupted(file)
-    if not file.exists() or not file.stat().st_size:
+    if not file.exists():
         return Checked(None, whole=True)
+    if not file.stat().st_size:
+        emptied = _emptied(file)
+        return Checked(_replace(file, emptied) if emptied else None, whole=True)
     _roll_back(file)
     mark = file.with_name(MARK_NAME)
     small = file.stat().st_size <= CHECKED_AT_START_BYTES
@@ -76,7 +84,17 @@ def check(file: Path, wrong: str = "") -> Checked:
     return Checked(damage, whole=small or damage is not None)
 
 
+def _emptied(file: Path) -> str:
+    """Say that a file without a byte held something once; a first start that was cut short leaves an empty one too."""
+    log = log_of(file)
+    if (log.exists() and log.stat().st_size) or any(file.with_name(name).exists() for name in _WRITTEN_LATER):
+        return f"{file.name} was empty, 0 bytes, though a receiver had used it"
+    return ""
+
+
 def _read_only(file: Path) -> sqlite3.Connection:
+    if not file.stat().st_size:  # SQLite would delete its log, even now
+        return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
 
 
@@ -105,6 +123,12 @@ def is_damage(error: sqlite3.Error) -> bool:
     """Tell damage of the file from a disk that fails."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
+def is_denied(error: sqlite3.Error | OSError) -> bool:
+    """Tell whether we may not use a file; SQLite says only that it cannot be opened, or written."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    return isinstance(error, PermissionError) or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 
 def check_whole(data_dir: Path) -> None:

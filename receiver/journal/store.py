@@ -21,7 +21,7 @@ from receiver.journal.groups import count_urgent
 from receiver.journal.jobs import Job, deletion, probe
 from receiver.journal.lanes import Lane
 from receiver.journal.opening import open_journal, recall_repeats
-from receiver.journal.records import Entry, Origin, Receipt, Refusal, Stored
+from receiver.journal.records import SIGNAL, Entry, Origin, Receipt, Refusal, Stored
 from receiver.journal.repeats import Repeats
 from receiver.journal.tail import Tail
 from receiver.journal.waiting import Gathering, Waiting
@@ -259,14 +259,14 @@ class Journal:
         following.cursors = batch.cursors | following.cursors
         following.spans = batch.spans | following.spans
         following.refusals = (batch.refusals + following.refusals)[-_REFUSALS_HELD:]
-        room = _OWN_HELD - sum([entry.kind != 0 for entry in following.entries])
-        following.add([entry for entry in batch.entries if entry.kind != 0][: max(0, room)])
+        room = _OWN_HELD - sum([entry.kind != SIGNAL for entry in following.entries])
+        following.add([entry for entry in batch.entries if entry.kind != SIGNAL][: max(0, room)])
 
     def _adopt(self, adopted: list[tuple[int, Entry]]) -> None:
         """Take in messages that a failed commit left on disk: they are stored, and a repeat of one gets its receipt."""
         if not adopted:
             return
-        messages = {entry.identity: position for position, entry in adopted if entry.kind == 0}
+        messages = {entry.identity: position for position, entry in adopted if entry.kind == SIGNAL}
         self._repeats.add(messages, self._steady())
         entries = [entry for _, entry in adopted]
         urgent, count = count_urgent(entries), sum([len(entry.events) for entry in entries])
@@ -278,7 +278,7 @@ class Journal:
         fresh = [entry for entry in group.batch.entries if entry.identity not in found]
         group.batch.entries, group.batch.events = [], 0
         for entry in fresh:
-            if entry.kind == 0:
+            if entry.kind == SIGNAL:
                 group.identities.setdefault(entry.identity, group.batch.events)
             group.batch.add([entry])
         group.batch.jobs.append(probe)  # so that there is something to commit for those who wait

@@ -15,7 +15,7 @@ from receiver.journal import Kind
 from receiver.outputs.contract import Surroundings
 from receiver.outputs.line import Line
 from receiver.outputs.session import Answer, Said
-from receiver.outputs.translation import Told, is_told, tell
+from receiver.outputs.translation import Told, tell
 from receiver.troubles import Trouble
 
 _OWN_REMEMBERED = 500
@@ -80,7 +80,7 @@ class AutomationOutput:
             EventRefused: one of them is refused, or can be told in no form.
         """
         for taken, event in enumerate(events):
-            if self._once.has(event) or not is_told(event):
+            if self._once.has(event):
                 continue
             try:
                 number = number_of(event.stored.position)

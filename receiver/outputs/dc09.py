@@ -24,7 +24,7 @@ from receiver.outputs.automation import Once, number_of
 from receiver.outputs.contract import Surroundings
 from receiver.outputs.line import Line, Reader, Style
 from receiver.outputs.session import ANY, Answer, Said
-from receiver.outputs.translation import is_told, tell
+from receiver.outputs.translation import tell
 
 _LINK_TEST_SEQUENCE = "0000"
 _KEY_EXCHANGE = "K"  # carries an encryption key: ours are not told to another receiver
@@ -96,7 +96,7 @@ class Dc09Output:
             stored = event.stored
             place = stored.position - stored.row.number or stored.row.received_us  # a test event has no position
             try:
-                if place not in self._relayed and not self._once.has(event) and is_told(event):
+                if place not in self._relayed and not self._once.has(event):
                     await self._line.hand_over(self._frame(event, place))
             except DeliveryError as error:
                 error.taken = taken

@@ -3,9 +3,7 @@
 from receiver import dialects
 from receiver.config import OutputSettings
 from receiver.events import OutEvent
-from receiver.journal import Kind, Lane, Stored
-
-_SIGNAL = Kind.SIGNAL.value
+from receiver.journal import SIGNAL, Kind, Lane, Stored
 
 
 class Filter:
@@ -22,7 +20,7 @@ class Filter:
     def takes_row(self, stored: Stored) -> bool:
         """Tell whether the stored row may be wanted; cheap, and asked before the event is written out."""
         row, settings = stored.row, self._settings
-        if row.kind == _SIGNAL:
+        if row.kind == SIGNAL:
             if row.flags and settings.polls == "omit" and dialects.POLL in row.flags.split():
                 return False
             return row.priority <= settings.min_priority and row.lane in self._lanes
@@ -34,6 +32,6 @@ class Filter:
             return False  # neither as sent nor as the register writes it
         if self._sites and event.entry.site not in self._sites:
             return False
-        if not self._categories or event.stored.row.kind != _SIGNAL:
+        if not self._categories or event.stored.row.kind != SIGNAL:
             return True
         return event.cloud_event["data"].get("category") in self._categories

@@ -351,6 +351,10 @@ class Forwarder:
         self._failures += 1
         ceiling = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** min(self._failures, 12))
         seconds = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret
+        if self._called.is_set():
+            seconds = 0.0
+        elif self.cursors[Lane.URGENT].waiting:
+            seconds = min(seconds, _URGENT_RETRY_SECONDS)
         if not isinstance(error, EventRefused):  # that was told already
             self._telemetry.delivery_failed(self._settings.name, str(error), seconds)
         while seconds > 0 and not self._called.is_set():

@@ -7,6 +7,7 @@ goes out as 121: sent as it came, an operator would read a forced door.
 """
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 from protocols import dc09, sia_dcs
@@ -29,26 +30,31 @@ _TROUBLE_CODES = {
     "automation-lost": "350", "automation-restored": "350", "paths-lost": "350",
     "paths-lost-cleared": "350", "paths-restored": "350", "listener-silent": "350", "listener-silent-cleared": "350",
     "never-seen": "350", "never-seen-cleared": "350",
-    # Room: the log is nearly full, or full.
-    "disk-low": "623", "disk-cleared": "623", "backlog-high": "623", "backlog-full": "624", "backlog-cleared": "624",
+    # Room: the log is nearly full. A backlog that is full has no code of its own: one end closes both of its beginnings.
+    "disk-low": "623", "disk-cleared": "623", "backlog-high": "623", "backlog-full": "623", "backlog-cleared": "623",
     "clock-stepped": "626", "clock-behind-journal": "626", "clock-unsynchronised": "626", "clock-suspect": "626",
 }  # fmt: skip
 _NUMBERS = {
     "paths-lost": "001", "paths-restored": "001", "paths-lost-cleared": "001",
-    "listener-silent": "002", "listener-silent-cleared": "002", "never-seen": "003",
-    "backlog-high": "001",
+    "listener-silent": "002", "listener-silent-cleared": "002",
+    "never-seen": "003", "never-seen-cleared": "003",
+    "backlog-high": "001", "backlog-full": "001", "backlog-cleared": "001", "disk-low": "002", "disk-cleared": "002",
+    "journal-unwritable": "003", "journal-recovered": "003",
 }  # fmt: skip
-"""Zone numbers of our own account: what has the same code and another cause must not be closed by the other's restore."""
+"""Zone numbers of our own account: what has the same code and another cause must not be closed by the other's restore.
+
+Those under 623 and 300 differ too, because both are the same trouble in SIA.
+"""
 _NO_NUMBER = "000"
 _OTHER_TROUBLE = "300"
 _OF_THE_ACCOUNT = (
     "plaintext-refused", "downgraded", "replayed", "second-address", "undecryptable", "sequence-reused", "never-seen",
     "never-seen-cleared",
 )  # fmt: skip
-_FIRST_HEARD = "never-seen-cleared"
 _PATH_CODES = {"primary": "351", "backup": "352"}
 _PATH_CODE = "350"
 _RESTORED = ("-restored", "-recovered", "-cleared")
+_ENDING = {code for reason, code in _TROUBLE_CODES.items() if reason.endswith(_RESTORED)}
 _FORCED_ACCESS, _DURESS = "423", "121"
 _UNSAFE = re.compile(rb"[\x00-\x1f\x7f]")
 _ROUND = bytes.maketrans(b"[]", b"()")
@@ -93,23 +99,19 @@ class Told(NamedTuple):
         return _safe(sia_dcs.encode((sia,)).encode("utf-8")), self.contact_id is not None
 
     def _converted(self, event: ContactId) -> SiaEvent:
-        """Return the SIA event for a Contact ID one; of our own, a plain system trouble where the tables have none."""
+        """Return the SIA event for a Contact ID one; of our own, a plain system trouble where the tables have none.
+
+        So too where they have none for the restore that will follow: it could not be seen which trouble that ends.
+        """
         try:
+            if self.own and event.event_code in _ENDING:
+                conversion.to_sia(replace(event, qualifier=Qualifier.RESTORE))
             return conversion.to_sia(event)
         except NoEquivalent:
             if not self.own:
                 raise
             plain = _PATH_CODE if event.event_code in _PATH_CODES.values() else _OTHER_TROUBLE
             return conversion.to_sia(ContactId(event.qualifier, plain, event.partition, event.zone_or_user))
-
-
-def is_told(event: OutEvent) -> bool:
-    """Tell whether an event is for automation software at all.
-
-    A sum of accounts that were heard for the first time is not: it could only be a restore of our own account, and close
-    what is open there, a listener that hears nobody among it.
-    """
-    return event.cloud_event["data"].get("reason") != _FIRST_HEARD or event.account is not None
 
 
 def tell(event: OutEvent, own_account: str) -> Told:

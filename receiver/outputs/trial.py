@@ -12,7 +12,7 @@ from receiver import clock
 from receiver.accounts import Accounts
 from receiver.errors import DeliveryError, EventRefused
 from receiver.events import OutEvent, render
-from receiver.journal import Kind, Lane, Origin, Row, Stored
+from receiver.journal import SIGNAL, Lane, Origin, Row, Stored
 from receiver.outputs.contract import Output
 
 LONGEST_SECONDS = 30.0
@@ -26,7 +26,7 @@ def make_event(account: str, receiver_number: str, accounts: Accounts) -> OutEve
         "ADM-CID", "0001", dc09.Address(None, "0", account), f"#{account}|1602 00 000".encode(), panel_time=panel_time
     )
     row = Row(
-        Kind.SIGNAL.value, Lane.NORMAL.value, 9, 0, now_us, panel_time, os.urandom(16), 0, 0, "127.0.0.1:0", "on-test drill",
+        SIGNAL, Lane.NORMAL.value, 9, 0, now_us, panel_time, os.urandom(16), 0, 0, "127.0.0.1:0", "on-test drill",
         raw, None,
     )  # fmt: skip
     return render(Stored(0, row, Origin(receiver_number, "0", "outputs-test", "tcp")), accounts)

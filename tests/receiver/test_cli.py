@@ -347,3 +347,44 @@ def test_the_register_is_exported_without_keys_unless_a_file_is_named_for_them(c
     assert copy.stat().st_mode & 0o777 == 0o600
     assert run("accounts", "import", str(copy), "--config", str(config)).exit_code == 0
     assert run("accounts", "export", "--with-keys", str(copy), "--config", str(config)).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (
+            b"",
+            "journal.sqlite is empty, 0 bytes: its first start was cut short, or it was emptied; leave the files beside it",
+        ),
+        (b"no database", "journal.sqlite can be read: file is not a database; leave it and the files beside it as they are"),
+        (
+            b"SQLite format 3\0" + bytes(range(256)) * 99,
+            "file is not a database; leave it and the files beside it as they are",
+        ),
+    ],
+    ids=["empty", "text", "garbage"],
+)
+def test_a_journal_of_which_nothing_can_be_read_is_damage_and_told_with_what_to_do(
+    tmp_path: Path, content: bytes, wanted: str
+) -> None:
+    config = tmp_path / "receiver.toml"
+    config.write_text("[receiver]\n", "utf-8")
+    file = tmp_path / "data" / "journal.sqlite"
+    file.parent.mkdir()
+    file.write_bytes(content)
+    verified = run("journal", "verify", "--config", str(config))
+    assert (verified.exit_code, wanted in verified.stdout, "the next start" in verified.stdout) == (1, True, True)
+    for command in ("show", "export"):
+        done = run("journal", command, "--config", str(config))
+        assert (done.exit_code, wanted in done.stderr, done.stdout) == (2, True, "")
+    assert file.read_bytes() == content
+
+
+def test_a_database_of_something_else_is_not_called_an_old_journal(tmp_path: Path) -> None:
+    config = tmp_path / "receiver.toml"
+    config.write_text("[receiver]\n", "utf-8")
+    (tmp_path / "data").mkdir()
+    with closing(sqlite3.connect(tmp_path / "data" / "journal.sqlite")) as db:
+        db.execute("CREATE TABLE other (one)")
+    done = run("journal", "verify", "--config", str(config))
+    assert (done.exit_code, "is a database, and no journal of this program; move it away" in done.stderr) == (2, True)

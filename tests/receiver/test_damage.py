@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from receiver import journal as package
 from receiver.accounts import Accounts
 from receiver.config import JournalSettings
-from receiver.errors import JournalUnavailable
+from receiver.errors import JournalDamaged, JournalUnavailable
 from receiver.events import render_or_tell
 from receiver.journal import Entry, Journal, Lane, Origin, Reader, Receipt, Stored, check_whole, marked_damage, salvage
 from receiver.journal.groups import PART_MESSAGES
@@ -171,9 +171,45 @@ def test_a_journal_of_which_nothing_can_be_read_is_replaced_loudly(tmp_path: Pat
     assert damage is not None
     assert (damage.kept, damage.cursors_kept) == (0, False)
     assert "places were lost" in str(damage)
+    assert "(file is not a database); nothing of it could be read, nor how many events it held" in str(damage)
+    assert "keep that folder, take what is missing from the outputs' side and the panels" in str(damage)
     assert (place, receipt.position) == (0, 1)
     assert (damage.folder / "journal.sqlite").stat().st_size == size
     assert damage.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_emptied_file_costs_nothing_that_its_log_holds_also_when_somebody_looks_at_it_first(tmp_path: Path) -> None:
+    fill(tmp_path / "data", alone=True)
+    folder = tmp_path / "lost"
+    os.truncate(folder / "journal.sqlite", 0)
+    log = (folder / "journal.sqlite-wal").read_bytes()
+    with pytest.raises(JournalDamaged, match=r"journal\.sqlite is empty, 0 bytes: .* carries over what its log holds"):
+        Reader(folder)
+    assert (folder / "journal.sqlite-wal").read_bytes() == log  # SQLite deletes it beside an empty file
+    damage, _, receipt = start(folder)
+    assert damage is not None
+    assert (damage.kept, damage.what) == (30, "journal.sqlite was empty, 0 bytes, though a receiver had used it")
+    assert receipt.position == 31
+    assert set(found(folder)) == set(range(1, 32))
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_an_empty_file_is_told_where_a_receiver_had_used_it_and_not_after_a_first_start_that_was_cut_short(
+    tmp_path: Path, used: bool
+) -> None:
+    (tmp_path / "journal.sqlite").touch()
+    if used:
+        (tmp_path / "paths.state").touch()
+    damage, _, receipt = start(tmp_path)
+    assert receipt.position == 1
+    assert (damage is not None) is used
+    if damage is not None:
+        assert str(damage).startswith(
+            "the journal was damaged (journal.sqlite was empty, 0 bytes, though a receiver had used it); nothing of it "
+            "could be read, nor how many events it held; a new one was begun, empty; the damaged files are kept in "
+            f"{damage.folder}: keep"
+        )
+        assert (damage.folder / "journal.sqlite").is_file()
 
 
 def test_pages_are_read_where_the_tree_above_them_is_lost(tmp_path: Path) -> None:

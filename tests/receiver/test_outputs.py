@@ -139,6 +139,46 @@ def test_after_a_failure_batches_are_small_and_what_is_urgent_goes_first(tmp_pat
     Stage(tmp_path).play(story)
 
 
+def pauses(caplog: pytest.LogCaptureFixture) -> list[float]:
+    """Return the pauses that were logged."""
+    return [float(vars(record)["fields"]["retry_seconds"]) for record in caplog.records if record.msg == "delivery failed"]
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+def test_the_pause_that_is_logged_is_the_one_that_is_made(
+    tmp_path: Path, urgent: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(forwarder, "_URGENT_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(forwarder, "_LONGEST_RETRY_SECONDS", 0.8)
+
+    async def story(stage: Stage) -> None:
+        tries: list[float] = []
+
+        def fail_once(_events: Sequence[OutEvent]) -> DeliveryError | None:
+            tries.append(asyncio.get_running_loop().time())
+            return DeliveryError("away") if len(tries) == 1 else None
+
+        stage.target.fails = fail_once
+        stage.forwarder._failures = 10  # as after a long outage: 0.4 to 0.8 s
+        await stage.store(1, urgent)
+        await stage.forward(lambda: len(tries) == 2)
+        (logged,) = pauses(caplog)
+        waited = tries[1] - tries[0]
+        assert (logged < 0.2) is urgent
+        assert logged - 0.06 < waited < logged + 5  # it may wait for the processor too
+
+    Stage(tmp_path).play(story)
+
+
+def test_a_call_that_came_before_the_pause_is_logged_as_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(stage: Stage) -> None:
+        stage.forwarder._called.set()
+        await stage.forwarder._wait_after(DeliveryError("away"))
+        assert pauses(caplog) == [0.0]
+
+    Stage(tmp_path).play(story)
+
+
 def test_what_was_taken_behind_a_failure_does_not_come_again(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         errors = iter([EventRefused("not this one", 2, also=[3, 5]), DeliveryError("away", 0, [1])])

@@ -19,7 +19,7 @@ from receiver.intervals import Supervision, parse
 from receiver.path_watch import PathWatch
 from receiver.paths import PathChange, Paths
 from receiver.telemetry import Telemetry
-from receiver.troubles import Trouble
+from receiver.troubles import Trouble, Troubles
 
 SETTINGS = SupervisionSettings(grace_seconds=10, storm_hold_seconds=30.0, storm_events_per_second=2, save_seconds=10_000.0)
 LISTENERS = [ListenerSettings(name="wire", role="primary"), ListenerSettings(name="radio", role="backup")]
@@ -82,6 +82,98 @@ def test_many_accounts_never_seen_are_one_trouble_and_few_are_told_one_by_one(tm
     room.seen("B3")
     room.until(202)
     assert room.reasons() == [("never-seen-cleared", 1)]
+
+
+def test_the_end_of_what_was_told_as_one_is_told_as_one_also_over_a_restart(tmp_path: Path) -> None:
+    room = Room(tmp_path, **many(50, "60"))
+    room.until(75)
+    assert room.reasons() == [("never-seen", 50)]
+    for n in range(30):
+        room.seen(f"A{n:03d}")
+    room.until(90)
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    again = Room(tmp_path, **many(50, "60"))
+    for n in range(30, 49):
+        again.seen(f"A{n:03d}")
+    again.until(5)
+    assert (room.reasons(), again.reasons()) == ([], [])
+    again.watch.take(Accounts({f"A{n:03d}": Account(f"A{n:03d}", supervision_seconds=60) for n in range(49)}))
+    again.until(10)  # the last of them is not supervised any more
+    (over,) = again.troubles
+    assert (over.reason, over.account, over.text) == (
+        "never-seen-cleared", None, "all accounts told together as never seen were heard, or are not supervised any more",
+    )  # fmt: skip
+    again.troubles.clear()
+    again.until(30)
+    assert again.reasons() == []
+
+
+def test_an_account_heard_before_it_could_be_told_as_never_seen_is_no_news(tmp_path: Path) -> None:
+    room = Room(tmp_path, **many(30, "60"))
+    room.until(60)
+    while not room.watch._never:
+        room.now_us += S
+        for _ in range(3):
+            room.watch._go_on_reviewing()
+        room.watch.find_some(room.now_us + 3600 * S, room.now_us)
+    for n in range(25):
+        room.seen(f"A{n:03d}")
+    room.until(room.now_us // S + 2)
+    assert room.paths.count()["alive"] == 25
+    assert {(trouble.reason, trouble.account) for trouble in room.troubles} == {("never-seen", None)}
+    assert sum(trouble.count for trouble in room.troubles) == 5
+
+
+def test_what_is_told_of_an_account_is_told_singly_at_its_beginning_and_at_its_end(tmp_path: Path) -> None:
+    """Beginnings and ends go through the sums of troubles, as in a receiver: an end in a sum would close nothing."""
+    times = dict.fromkeys(range(15), "60") | dict.fromkeys(range(15, 30), "70") | dict.fromkeys(range(30, 45), "140")
+    room = Room(tmp_path, **{f"A{n:03d}": text for n, text in times.items()})
+    sums, told = Troubles(), list[Trouble]()
+
+    def until(second: int) -> None:
+        while room.now_us < second * S:
+            room.until(room.now_us // S + 1)
+            found = [sums.add(trouble, room.now_us) for trouble in room.troubles]
+            told.extend([*[trouble for trouble in found if trouble is not None], *sums.due(room.now_us)])
+            room.troubles.clear()
+
+    until(200)
+    singly = {trouble.account for trouble in told if trouble.account is not None}
+    assert singly == {f"A{n:03d}" for n in (*range(15), *range(30, 45))}
+    assert [trouble.count for trouble in told if trouble.account is None] == [15]
+    told.clear()
+    for second in range(200, 400, 50):
+        for n in range(45):
+            room.seen(f"A{n:03d}", "wire")
+        until(second + 1)
+        if second == 200:
+            assert len(told) == 20
+        until(second + 50)
+    assert {trouble.reason for trouble in told} == {"never-seen-cleared"}
+    assert sorted(trouble.account or "" for trouble in told) == ["", *sorted(singly)]
+
+
+def test_the_end_that_had_to_wait_does_not_close_a_loss_of_that_account(tmp_path: Path) -> None:
+    room = Room(tmp_path, **many(20, "60"), **{f"B{n}": "140" for n in range(5)})
+    room.until(160)
+    assert len(room.reasons()) == 25
+    for n in range(20):
+        room.seen(f"A{n:03d}")
+    for n in range(5):
+        room.seen(f"B{n}")
+    room.until(219)
+    assert room.reasons() == [("never-seen-cleared", 1)] * 20
+    room.watch.take(Accounts({f"B{n}": Account(f"B{n}", supervision_seconds=20) for n in range(5)}))
+    room.until(230)
+    assert room.told() == [(f"B{n}", "wire", "lost") for n in range(5)]
+    assert room.reasons() == [("listener-silent", 1)]
+    room.seen("B3")
+    room.until(231)
+    assert room.told() == [("B3", "wire", "restored")]
+    assert {(t.reason, t.account) for t in room.troubles} == {
+        ("listener-silent-cleared", None),
+        ("never-seen-cleared", "B3"),
+    }
 
 
 def test_a_storm_is_one_trouble_that_says_where_and_whether_others_are_heard(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -90,6 +91,7 @@ def test_an_account_never_heard_is_told_after_grace_and_interval_and_is_not_call
     (never,) = paths.check(161 * S)
     assert (never.account, never.listener, never.state) == ("1", NOWHERE, "never-seen")
     assert paths.check(1000 * S) == []
+    assert (paths.never(never, as_one=False), paths.never(never, as_one=False)) == (True, False)
     assert paths.seen("1", "main", 60, 1000 * S) is None
     assert list(paths.first_heard) == [("1", "")]
     assert paths.count() == {"alive": 1, "lost": 0, "never-seen": 0}
@@ -315,6 +317,17 @@ def again(paths: Paths, now_us: int, gap_us: int, new_us: int, folder: Path, gra
     return resumed
 
 
+def test_paths_written_down_in_the_format_before_are_read(tmp_path: Path) -> None:
+    paths, file = Paths(), tmp_path / "paths.state"
+    paths.seen("1", "main", 60, 0)
+    path_file.write(file, paths.kept(0), 5_000 * S)
+    body = file.read_bytes()[:-4].replace(b"receiver paths 3", b"receiver paths 2")
+    file.write_bytes(body + crc32(body).to_bytes(4, "little"))
+    found = path_file.read(file)
+    assert found is not None
+    assert [path.account for path in found[0].paths()] == ["1"]
+
+
 def test_a_restart_loses_nobody_before_the_grace_is_over(tmp_path: Path) -> None:
     paths = Paths()
     for n in range(40):
@@ -347,6 +360,8 @@ def test_what_was_told_before_a_restart_is_not_told_again_and_its_end_is(tmp_pat
     for change in paths.check(500 * S):
         if change.account == "held":
             paths.hold(change)
+        if change.account == "never":
+            paths.never(change, as_one=False)
     resumed = again(paths, 510 * S, 0, 0, tmp_path)
     assert resumed.count() == {"alive": 0, "lost": 2, "never-seen": 2}
     resumed.confirm("never", lambda _: Terms(60), 0)
