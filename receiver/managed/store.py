@@ -76,7 +76,7 @@ class ManagedStore:
                 ownership.hand_over(handle, data_dir)  # SQLite gives the files beside it to the same owner
                 os.close(handle)
             self._inode = os.stat(self._file).st_ino
-            self._db = sqlite3.connect(self._file, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(self._file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, _FORMAT):
                 raise ConfigError(f"{self._file} has format {version}, this program reads format {_FORMAT}")
