@@ -163,8 +163,10 @@ def open_loop(order: dict[str, Any]) -> dict[str, Any]:
             now, waiting = clock(), due[number]
             wrong += not is_ack(reply)
             answered += [(waiting.popleft(), now) for _ in range(reply.count(b"\r") if ends else 1)]
-    told = {"latencies": [at - due_at for due_at, at in answered], "due": [due_at - began for due_at, _ in answered]}
-    return {"done": len(answered), "sent": sent, "wrong": wrong, **told, **watch.told()}
+    latencies, moments = [at - due_at for due_at, at in answered], [due_at - began for due_at, _ in answered]
+    return {
+        "done": len(answered), "sent": sent, "wrong": wrong, "latencies": latencies, "due": moments, **watch.told(),
+    }  # fmt: skip
 
 
 def one_shot(order: dict[str, Any]) -> dict[str, Any]:

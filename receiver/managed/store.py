@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -317,9 +317,10 @@ class ManagedStore:
         found = [(name, json.loads(cells)) for name, cells in self._db.execute(_PAGE, (after,))]
         return [(name, row["account"], intervals.parse(row["supervision_seconds"])) for name, row in found]
 
-    def names(self) -> set[str]:
-        """Return the names of all accounts as they were given."""
-        return {name for (name,) in self._db.execute("SELECT json_extract(cells, '$.account') FROM accounts")}
+    def spelled(self, names: Sequence[str]) -> set[str]:
+        """Return the accounts of these upper-case names as they were given."""
+        query = f"SELECT json_extract(cells, '$.account') FROM accounts WHERE account IN ({','.join('?' * len(names))})"  # noqa: S608
+        return {name for (name,) in self._db.execute(query, names)}
 
     def count(self) -> int:
         """Return how many accounts there are."""
