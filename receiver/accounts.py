@@ -175,6 +175,10 @@ class Accounts:
         """Return what is to be said of the register at a start, mostly nothing."""
         return ""
 
+    def continues(self, before: "Accounts") -> bool:
+        """Tell whether it is kept in the same place as another one, so that whoever is registered there is here."""
+        return self is before
+
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return those of these texts that no account in the register has; from any thread."""
         return [name for name in names if (found := self._rows.get(name.upper())) is None or found.account != name]
@@ -250,7 +254,7 @@ def _read_rows(
     """
     rows = Table[Account]()
     mistakes: list[str] = []
-    more = 0
+    more, add = 0, rows.add
     base, width = file.parent, len(header)
     missing = [""] * (width + 1)  # for short rows, and one for the columns that the file has not
     columns = itemgetter(*[header.index(name) if name in header else width for name in _READ])
@@ -266,7 +270,7 @@ def _read_rows(
                 account = known
             if name == account.account:
                 name = account.account  # one text in memory in place of two, and found by looking at one place less
-            if not rows.add(name, account):
+            if not add(name, account):
                 raise ConfigError(f"account {account.account} stands twice in the file")
         except (ConfigError, KeyFormatError) as error:
             if len(mistakes) < _SHOWN_MISTAKES:

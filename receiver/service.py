@@ -265,7 +265,7 @@ def _read_anew(config_file: Path | None, before: Accounts, heard: Iterable[str])
     """
     settings = config.load(config_file)
     found = load_accounts(settings, before)
-    if found is before:
+    if found.continues(before):
         return settings, found, []
     try:
         return settings, found, found.missing(heard)

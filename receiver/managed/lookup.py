@@ -170,6 +170,10 @@ class ManagedAccounts(Accounts):
 
         return _reading(read)
 
+    def continues(self, before: Accounts) -> bool:
+        """Tell whether another one has the same file."""
+        return isinstance(before, ManagedAccounts) and before._store.inode == self._store.inode
+
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return those of these texts that no account in the register has; over a connection of its own.
 

@@ -75,7 +75,7 @@ class ManagedStore:
                 handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
                 ownership.hand_over(handle, data_dir)  # SQLite gives the files beside it to the same owner
                 os.close(handle)
-            self._inode = os.stat(self._file).st_ino
+            self.inode = os.stat(self._file).st_ino
             self._db = sqlite3.connect(self._file, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, _FORMAT):
@@ -137,7 +137,7 @@ class ManagedStore:
     def current(self) -> bool:
         """Tell whether the file at the path is the one that is open."""
         try:
-            return os.stat(self._file).st_ino == self._inode
+            return os.stat(self._file).st_ino == self.inode
         except OSError:
             return False
 

@@ -101,6 +101,20 @@ def test_accounts_heard_that_are_not_in_a_register_as_they_were_spelled_are_foun
     register.close()
 
 
+def test_a_managed_register_goes_on_where_its_file_is_the_same(tmp_path: Path) -> None:
+    def opened() -> ManagedAccounts:
+        return ManagedAccounts(ManagedStore(tmp_path, None), None, None, 10)
+
+    first = opened()
+    second = opened()
+    (tmp_path / "accounts.sqlite").rename(tmp_path / "away")
+    third, csv = opened(), Accounts({})
+    assert [second.continues(one) for one in (second, first, third, csv)] == [True, True, False, False]
+    assert [csv.continues(one) for one in (csv, Accounts({}), first)] == [True, False, False]
+    for register in (first, second, third):
+        register.close()
+
+
 def test_a_register_that_nobody_asks_any_more_is_emptied_beside_the_loop() -> None:
     register = Accounts({f"{n:06X}": Account(f"{n:06X}") for n in range(MANY)})
     rows, user = register._rows, register
