@@ -41,7 +41,7 @@ def frame(order: dict[str, Any], panel: int, at: int, now: int) -> bytes:
     """Return a panel's message number ``at``; ``round``, as the partition, keeps the rounds of one run apart."""
     account = large(panel) if order.get("large") else small(panel)
     key = None
-    if order["key"]:
+    if order["key"] and panel % order.get("keyed_each", 1) == 0:
         key = dc09.Key.parse(key_of(panel)) if order["key"] == "each" else _key(order["key"])
     address = dc09.Address(None, "0", account)
     if order["token"] == dc09.LINK_TEST:

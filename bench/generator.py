@@ -132,7 +132,10 @@ def _plan(order: dict[str, Any], links: int, count: int) -> list[tuple[int, byte
 
 
 def open_loop(order: dict[str, Any]) -> dict[str, Any]:
-    """Send at due times whatever the answers do; a latency runs from the due time to the last byte of the ACK."""
+    """Send at due times whatever the answers do; a latency runs from the due time to the last byte of the ACK.
+
+    ``held``: all is made, then we wait to be told to begin. ``due``: when each was due, in seconds from then.
+    """
     links = _links(order)
     poll, rate, count = select.epoll(), order["rate"], round(order["rate"] * order["seconds"])
     numbers = [link.fileno() for link in links]
@@ -140,11 +143,14 @@ def open_loop(order: dict[str, Any]) -> dict[str, Any]:
         poll.register(number, select.EPOLLIN)
     due: dict[int, deque[float]] = {number: deque() for number in numbers}
     plan, ends = _plan(order, len(links), count), order["transport"] == "tcp"
-    latencies: list[float] = []
+    if order.get("held"):
+        print("ready", flush=True)
+        sys.stdin.readline()
+    answered: list[tuple[float, float]] = []
     clock, sent, wrong = time.perf_counter, 0, 0
     watch, began = Stopwatch(order["pid"]), clock() + 0.05
     until = began + order["seconds"] + PATIENCE_SECONDS
-    while len(latencies) < count and (now := clock()) < until:
+    while len(answered) < count and (now := clock()) < until:
         while sent < count and began + sent / rate <= now:
             at, told = plan[sent]
             os.write(numbers[at], told)
@@ -156,8 +162,11 @@ def open_loop(order: dict[str, Any]) -> dict[str, Any]:
             reply = os.read(number, 65536)
             now, waiting = clock(), due[number]
             wrong += not is_ack(reply)
-            latencies += [now - waiting.popleft() for _ in range(reply.count(b"\r") if ends else 1)]
-    return {"done": len(latencies), "sent": sent, "wrong": wrong, "latencies": latencies, **watch.told()}
+            answered += [(waiting.popleft(), now) for _ in range(reply.count(b"\r") if ends else 1)]
+    latencies, moments = [at - due_at for due_at, at in answered], [due_at - began for due_at, _ in answered]
+    return {
+        "done": len(answered), "sent": sent, "wrong": wrong, "latencies": latencies, "due": moments, **watch.told(),
+    }  # fmt: skip
 
 
 def one_shot(order: dict[str, Any]) -> dict[str, Any]:

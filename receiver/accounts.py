@@ -11,6 +11,7 @@ Accounts match without regard to case (panels print hex digits in either); repli
 import csv
 import os
 import re
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -27,6 +28,7 @@ from receiver import clock, dialects
 from receiver.config import resolve_secret
 from receiver.errors import ConfigError
 from receiver.intervals import Supervision, parse
+from receiver.tables import Table
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
@@ -92,10 +94,11 @@ class Accounts:
     revision = 0
 
     def __init__(
-        self, rows: Mapping[str, Account], default_key: Key | None = None, accept_unknown: bool | None = None
-    ) -> None:
+        self, rows: Mapping[str, Account] | Table[Account], default_key: Key | None = None,
+        accept_unknown: bool | None = None,
+    ) -> None:  # fmt: skip
         """Take accounts by upper-case account; ``accept_unknown`` None means: only while none is registered."""
-        self._rows = rows
+        self._rows = rows if isinstance(rows, Table) else Table(rows)
         self._stranger = Account("", registered=False)
         self._default_key = default_key
         self.accept_unknown = not rows if accept_unknown is None else accept_unknown
@@ -134,9 +137,10 @@ class Accounts:
 
     def unpadded(self, account: str) -> Account | None:
         """Return the account that is registered without the zeros that stand in front of this one."""
-        return self._registered(account.upper().lstrip("0"))
+        return self.in_memory(account.upper().lstrip("0"))
 
-    def _registered(self, name: str) -> Account | None:
+    def in_memory(self, name: str) -> Account | None:
+        """Return the account of an upper-case text, None where it is not in memory."""
         return self._rows.get(name)
 
     def spelled(self, account: str) -> str:
@@ -145,10 +149,7 @@ class Accounts:
         return account if found is None else found.account
 
     def expectations(self) -> Iterator[tuple[str, Supervision]]:
-        """Return each supervised account and what is expected of it.
-
-        What was read from a file never changes, so no list is made first: the collector would walk through a million, 30 ms.
-        """
+        """Return each supervised account and what is expected of it."""
         for account in self._rows.values():
             seconds = account.supervision_seconds
             if seconds:
@@ -167,15 +168,20 @@ class Accounts:
         return ()
 
     def close(self) -> None:
-        """Let go of what the register is kept in."""
+        """Let go of what the register is kept in, and of the accounts in memory as soon as nobody asks for them."""
+        weakref.finalize(self, self._rows.let_go).atexit = False
 
     def remark(self) -> str:
         """Return what is to be said of the register at a start, mostly nothing."""
         return ""
 
-    def names(self) -> set[str]:
-        """Return the names of all accounts."""
-        return {account.account for account in self._rows.values()}
+    def continues(self, before: "Accounts") -> bool:
+        """Tell whether it is kept in the same place as another one, so that whoever is registered there is here."""
+        return self is before
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Return those of these texts that no account in the register has; from any thread."""
+        return [name for name in names if (found := self._rows.get(name.upper())) is None or found.account != name]
 
     def rotating(self) -> list[Account]:
         """Return the accounts whose key is being rotated, or was: an old key stands in their entry."""
@@ -186,42 +192,49 @@ class Accounts:
         return [account for account in self._rows.values() if account.supervision_seconds]
 
 
-def load(file: Path | None, default_key: Key | None, unknown: str, environment: Mapping[str, str] = os.environ) -> Accounts:
-    """Read the register; no file is an empty one.
+def load(
+    file: Path | None, default_key: Key | None, unknown: str, environment: Mapping[str, str] = os.environ,
+    before: Accounts | None = None,
+) -> Accounts:  # fmt: skip
+    """Read the register; no file is an empty one. Accounts that are as they were ``before`` stay the same objects.
 
     Raises:
         ConfigError: with the line of every mistake (the first 20); keys are never repeated.
     """
-    rows = read_csv(file, environment) if file else {}
+    rows = read_csv(file, environment, before) if file else Table[Account]()
     return Accounts(rows, default_key, {"": None, "accept": True, "refuse": False}[unknown])
 
 
-def read_csv(file: Path, environment: Mapping[str, str] = os.environ, base: Path | None = None) -> dict[str, Account]:
-    """Read the CSV file into accounts by upper-case account; a ``key_file`` in it is relative to ``base``, or the file.
+def read_csv(
+    file: Path, environment: Mapping[str, str] = os.environ, before: Accounts | None = None, base: Path | None = None
+) -> Table[Account]:
+    """Read the CSV file into accounts by upper-case account, those that are as they were ``before`` as the same objects.
+
+    A ``key_file`` in it is relative to ``base``, or to the file.
 
     Raises:
         ConfigError: the file cannot be read, or has mistakes.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:  # line by line: the text of a large register is 100 MB
-            rows, mistakes = _read_table(csv.reader(lines), file, base or file.parent, environment)
+            rows, mistakes = _read_table(csv.reader(lines), file, base or file.parent, environment, before)
     except FileNotFoundError:
         raise ConfigError(f"[accounts] file: there is no file {file}; the first accounts add makes it") from None
     except UnicodeDecodeError:
         raise ConfigError(f'{file} cannot be read: it is not in UTF-8; save it as "CSV UTF-8"') from None
     except (OSError, csv.Error) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from None
-    if len(mistakes) > _SHOWN_MISTAKES:
-        mistakes[_SHOWN_MISTAKES:] = [f"{file}: {len(mistakes) - _SHOWN_MISTAKES} more mistakes"]
     if mistakes:
+        if before is not None:
+            rows.empty()  # before the error lets go of it in one go
         raise ConfigError(*mistakes)
     return rows
 
 
 def _read_table(
-    reader: "CsvReader", file: Path, base: Path, environment: Mapping[str, str]
-) -> tuple[dict[str, Account], list[str]]:
-    """Return accounts by upper-case account, and every mistake in a row.
+    reader: "CsvReader", file: Path, base: Path, environment: Mapping[str, str], before: Accounts | None
+) -> tuple[Table[Account], list[str]]:
+    """Return accounts by upper-case account, and the mistakes in rows.
 
     Raises:
         ConfigError: the header is not ours.
@@ -233,18 +246,19 @@ def _read_table(
             f"{file} line 1: expected a header of {','.join(COLUMNS)}, with commas, of which only account is required; "
             + (f"unknown: {', '.join(unknown)}" if unknown else "account is missing")
         )
-    return _read_rows(reader, header, file, base, environment)
+    return _read_rows(reader, header, file, base, environment, before)
 
 
 def _read_rows(
-    reader: "CsvReader", header: list[str], file: Path, base: Path, environment: Mapping[str, str]
-) -> tuple[dict[str, Account], list[str]]:
-    """Return accounts by upper-case account, and every mistake.
+    reader: "CsvReader", header: list[str], file: Path, base: Path, environment: Mapping[str, str], before: Accounts | None
+) -> tuple[Table[Account], list[str]]:
+    """Return accounts by upper-case account, and the first mistakes and how many more there are.
 
     A register of a million stands between a crash and the next signal: a row costs 2 to 3 µs and keeps half a kilobyte.
     """
-    rows: dict[str, Account] = {}
+    rows = Table[Account]()
     mistakes: list[str] = []
+    more, add = 0, rows.add
     width = len(header)
     missing = [""] * (width + 1)  # for short rows, and one for the columns that the file has not
     columns = itemgetter(*[header.index(name) if name in header else width for name in _READ])
@@ -256,14 +270,18 @@ def _read_rows(
                 raise ConfigError("more cells than the header has columns")
             account = _read_row(map(str.strip, columns(cells + missing)), base, environment)
             name = account.account.upper()
+            if before is not None and (known := before.in_memory(name)) == account:
+                account = known
             if name == account.account:
                 name = account.account  # one text in memory in place of two, and found by looking at one place less
-            if name in rows:
+            if not add(name, account):
                 raise ConfigError(f"account {account.account} stands twice in the file")
-            rows[name] = account
         except (ConfigError, KeyFormatError) as error:
-            mistakes.append(f"{file} line {reader.line_num}: {error}")
-    return rows, mistakes
+            if len(mistakes) < _SHOWN_MISTAKES:
+                mistakes.append(f"{file} line {reader.line_num}: {error}")
+            else:
+                more += 1
+    return rows, [*mistakes, f"{file}: {more} more mistakes"] if more else mistakes
 
 
 def _shown(cell: str) -> str:

@@ -26,6 +26,7 @@ from receiver.troubles import REASONS, Trouble
 
 _TIDY_SECONDS = 10.0
 _CLOSE_OUTPUTS_SECONDS = 1.0
+_FORGOTTEN, _REST_SECONDS = 100, 0.001  # senders at once, 0.2 ms, and the rest after them
 
 
 def make_journal(settings: Settings, telemetry: Telemetry) -> Journal:
@@ -163,13 +164,15 @@ class Parts:
         self.pipeline.senders.clock = settings.clock
         self.pipeline.senders.alive_seconds = settings.accounts.address_alive_seconds
 
-    def take_accounts(self, found: Accounts, names: set[str]) -> None:
-        """Put another register, which holds these names, in the place of the one we had."""
+    async def take_accounts(self, found: Accounts, gone: list[str]) -> None:
+        """Put another register in the place of the one we had; ``gone`` were heard and are not in it any more."""
         self.accounts = self.pipeline.accounts = found
         self._path_watch.take(found)
-        self.pipeline.senders.keep(names)
         for forwarder in self._forwarders:
             forwarder.accounts = found
+        for first in range(0, len(gone), _FORGOTTEN):
+            self.pipeline.senders.forget(gone[first : first + _FORGOTTEN])
+            await asyncio.sleep(_REST_SECONDS)
 
     def reopen_files(self) -> None:
         """Let outputs write to their paths anew: files may have been rotated."""

@@ -38,9 +38,14 @@ class Columns:
         self._copied = 0  # numbers below it are in the copy that is being made
         self._changed: list[int] = []  # those of them that became another path since, or none
 
+    @property
+    def room(self) -> int:
+        """For how many paths there is room."""
+        return len(self.state)
+
     def make_room(self, paths: int) -> None:
         """Make room for so many paths in all."""
-        more = max(0, paths - len(self.state))
+        more = max(0, paths - self.room)
         self.account += [""] * more
         self.names += padded("") * more
         self.state += bytes([FREE]) * more
@@ -72,7 +77,7 @@ class Columns:
         else:
             number = self.used
             self.used += 1
-            if number == len(self.state):
+            if number == self.room:
                 self.make_room(number + max(_LEAST_ROOM, number // 8))
         self.account[number] = account
         self.names[number * NAME_BYTES : (number + 1) * NAME_BYTES] = padded(account)

@@ -99,12 +99,12 @@ class PathWatch:
             self._told_as_one = self._paths.held > 0
             self._never_as_one = self._paths.never_as_one > 0
             self._silent = {name for name in self._roles if self._paths.silent(name) > 1}
+        self._paths.make_room(len(register))
         self.take(register)
 
     def take(self, register: Accounts) -> None:
         """Take a register that was read anew; `review` goes through it a part at a time."""
         self._register = register
-        self._paths.make_room(len(register))
         self._review = self._reviewing(register, register.expectations_in_turns())
         self._review_again = False
 
@@ -126,6 +126,8 @@ class PathWatch:
     def _reviewing(self, register: Accounts, expected: Iterator[tuple[str, Supervision] | None]) -> Iterator[bool]:
         """Review one account a step; False where the next has not been read yet."""
         supervised = 0
+        for _ in self._paths.making_room(len(register)):
+            yield True
         self._paths.begin_review()
         for found in expected:
             if found is not None:

@@ -80,9 +80,14 @@ class Rotation:
             return f"account {name} {what}, and the old one ends at {end}: set the new key at the panel", 1
         return f"account {name} {what}, and the old one ended at {end}: its messages are refused until it has the new one", 2
 
-    def keep(self, accounts: Iterable[str]) -> None:
+    def over(self, rotating: Iterable[Account]) -> list[str]:
+        """Return the accounts whose rotation is known here and is none any more."""
+        names = {account.account for account in rotating}
+        return [name for name in self.uses if name not in names]
+
+    def forget(self, accounts: Iterable[str]) -> None:
         """Forget what is no rotation any more."""
-        for name in self.uses.keys() - set(accounts):
+        for name in accounts:
             del self.uses[name]
             self.changed = True
 
@@ -132,10 +137,15 @@ class KeyWatch:
         if register is self._register and (register.revision == self._revision or self._at or now < self._renew_after):
             return
         revision = register.revision
-        turn = await asyncio.to_thread(register.rotating)
+        turn, over = await asyncio.to_thread(self._read, register)
         self._register, self._revision, self._turn, self._at = register, revision, turn, 0
         self._renew_after = now + len(turn) / _READ_AGAIN
-        self.rotation.keep(account.account for account in turn)
+        self.rotation.forget(over)
+
+    def _read(self, register: Accounts) -> tuple[list[Account], list[str]]:
+        """Return the accounts in rotation, and those that were; nobody changes what is known of them meanwhile."""
+        turn = register.rotating()
+        return turn, self.rotation.over(turn)
 
     def look(self, now_us: int) -> None:
         """Look at the next accounts in turn."""

@@ -9,7 +9,6 @@ one panel may be seconds apart.
 Stamps are compared as the panel writes them, in seconds. ``now_us`` must only run forward; ``wall_us`` is the time of day.
 """
 
-from collections.abc import Collection
 from ipaddress import ip_network
 from typing import NamedTuple, Protocol
 
@@ -158,16 +157,16 @@ class Senders:
         self.clock = clock
         self.alive_seconds = alive_seconds
         self.stale_tests = 0
-        self._registered: Table[_Sender] = Table()
+        self.registered: Table[_Sender] = Table()
         self._strangers: dict[str, _Sender] = {}
         self._listeners: set[str] = set()
 
     def __len__(self) -> int:
-        return self._registered.count + len(self._strangers)
+        return len(self.registered) + len(self._strangers)
 
     def heard(self, message: dc09.Message, account: Account, key: dc09.Key | None, way: Way, now_us: int) -> Heard:
         """Note a message that policy lets through, and say what is odd about its sender. On the way of every message."""
-        sender = self._registered.get(account.account) or self._meet(message, account, way, now_us)
+        sender = self.registered.get(account.account) or self._meet(message, account, way, now_us)
         place, envelope = sender.place, message.envelope
         if (
             (place.way is not way and place.way != way) or envelope.token == dc09.LINK_TEST or sender.suspect is not None
@@ -194,7 +193,7 @@ class Senders:
         """Return the sender of a stranger, or of an account not heard before."""
         if account.registered:
             sender = _Sender(_place(way, now_us))
-            self._registered.put(account.account, sender)
+            self.registered.put(account.account, sender)
         else:
             name = message.envelope.address.account.upper()
             known = self._strangers.get(name)
@@ -306,7 +305,7 @@ class Senders:
 
     def why_unopened(self, name: str, account: Account, key: dc09.Key | None) -> str | None:
         """Say more about a message that no key opens, when a key opened this account's messages before."""
-        sender = self._registered.get(account.account) or self._strangers.get(name.upper())
+        sender = self.registered.get(account.account) or self._strangers.get(name.upper())
         if sender is None or sender.key is None:
             return None
         until = sender.until(account)
@@ -323,25 +322,25 @@ class Senders:
     def find(self, message: dc09.Message, account: Account) -> _Sender | None:
         """Return what is known of a message's sender."""
         if account.registered:
-            return self._registered.get(account.account)
+            return self.registered.get(account.account)
         return self._strangers.get(message.envelope.address.account.upper())
 
     def last_heard(self, name: str) -> tuple[int, str, str] | None:
         """Return when (steady time), at which listener and from which peer an upper-case account was heard last."""
-        sender = self._registered.get(name) or self._registered.get(name.lower()) or self._strangers.get(name)
+        sender = self.registered.get(name) or self.registered.get(name.lower()) or self._strangers.get(name)
         if sender is None:
             return None
         return sender.place.heard_us, sender.place.way.listener, sender.place.way.peer
 
     def key_of(self, account: str) -> dc09.Key | None:
         """Return the key that opened a registered account's latest encrypted message, None when there was none."""
-        sender = self._registered.get(account)
+        sender = self.registered.get(account)
         return None if sender is None else sender.key
 
-    def keep(self, registered: Collection[str]) -> None:
+    def forget(self, names: list[str]) -> None:
         """Forget accounts that are no longer registered (the register was read again)."""
-        for name in set(self._registered.names()) - set(registered):
-            self._registered.take(name)
+        for name in names:
+            self.registered.take(name)
 
 
 def _reused(sender: _Sender, message: dc09.Message, now_us: int) -> Notice | None:

@@ -9,7 +9,7 @@ import gc
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from receiver import __version__, config
@@ -31,6 +31,7 @@ from receiver.managed import load_accounts
 from receiver.parts import Parts, make_journal, one
 from receiver.succession import Succession
 from receiver.telemetry import Labelled, Telemetry
+from receiver.threads import in_thread
 
 _DRAIN_SECONDS = 6.0
 _PART_SECONDS = 1.0
@@ -87,6 +88,7 @@ class Service:
         self._journal = await self._succession.open_journal(lambda: make_journal(settings, telemetry), self._stop)
         try:
             self._parts = Parts(settings, self._accounts, self._journal, telemetry)
+            del self._accounts  # from here on it is the parts' own, and goes once another was read
             self._handle_signals(signal.SIGHUP, then=self._hangup.set)
             self._allow_connections()
             self._add_gauges()
@@ -213,10 +215,10 @@ class Service:
             ConfigError: with every mistake.
             RegisterUnavailable: the register was opened and cannot be read.
         """
-        before = self._parts.accounts
-        settings, found, names = await asyncio.to_thread(_read_anew, self._config_file, before)
+        before, heard = self._parts.accounts, self._parts.pipeline.senders.registered
+        settings, found, gone = await in_thread(lambda: _read_anew(self._config_file, before, heard))
         if found is not before:
-            self._parts.take_accounts(found, names)
+            await self._parts.take_accounts(found, gone)
             await asyncio.to_thread(before.close)
         self._parts.take_settings(settings)
         for name in _AT_THE_NEXT_START:
@@ -254,8 +256,8 @@ def _policy(accounts: Accounts) -> str:
     return "accepted" if accounts.accept_unknown else "refused"
 
 
-def _read_anew(config_file: Path | None, before: Accounts) -> tuple[Settings, Accounts, set[str]]:
-    """Read settings and register, and the names in it where it is another one than before.
+def _read_anew(config_file: Path | None, before: Accounts, heard: Iterable[str]) -> tuple[Settings, Accounts, list[str]]:
+    """Read settings and register, and find those of the accounts heard that are not in it, if it is not the one before.
 
     Raises:
         ConfigError: with every mistake.
@@ -263,4 +265,10 @@ def _read_anew(config_file: Path | None, before: Accounts) -> tuple[Settings, Ac
     """
     settings = config.load(config_file)
     found = load_accounts(settings, before)
-    return settings, found, found.names() if found is not before else set()
+    if found.continues(before):
+        return settings, found, []
+    try:
+        return settings, found, found.missing(heard)
+    except RegisterUnavailable:
+        found.close()
+        raise

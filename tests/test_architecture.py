@@ -12,7 +12,7 @@ LAYERS = [
     "protocols.dc09 protocols.contact_id protocols.sia_dcs",
     "protocols.automation",
     "receiver.ownership",
-    "receiver.errors receiver.clock receiver.process receiver.statefile",
+    "receiver.errors receiver.clock receiver.process receiver.statefile receiver.threads",
     "receiver.intervals receiver.dialects receiver.path_values receiver.tables",
     "receiver.config receiver.path_columns",
     "receiver.accounts receiver.journal receiver.clockwatch receiver.vault receiver.sightings",

@@ -42,15 +42,20 @@ def parse_key(text: str | None) -> Key | None:
 
 
 def reader(config_file: Path | None, verify: bool = False) -> tuple[config.Settings, Reader]:
-    """Open the journal that the settings name, or exit 2; to ``verify`` it, damage is what was asked for and exits 1."""
+    """Open the journal that the settings name until the command ends, or exit 2.
+
+    To ``verify`` it, damage is what was asked for and exits 1.
+    """
     settings = load(config_file)
     try:
-        return settings, Reader(settings.receiver.data_dir)
+        found = Reader(settings.receiver.data_dir)
     except JournalDamaged as error:
         click.echo(str(error), err=not verify)
         sys.exit(1 if verify else 2)
     except ConfigError as error:
         fail(*error.mistakes)
+    click.get_current_context().call_on_close(found.close)
+    return settings, found
 
 
 def accounts_of(settings: config.Settings) -> accounts.Accounts:

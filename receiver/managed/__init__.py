@@ -41,7 +41,7 @@ def load_accounts(settings: Settings, before: Accounts | None = None) -> Account
         except KeyFormatError as error:
             raise ConfigError(f"[accounts] default_key: {error}") from None
     if chosen.store == "csv":
-        return accounts.load(chosen.file, default_key, chosen.unknown)
+        return accounts.load(chosen.file, default_key, chosen.unknown, before=before)
     if chosen.file is not None:
         raise ConfigError('[accounts] file and store = "managed" are both given: accounts import FILE, then leave file out')
     if isinstance(before, ManagedAccounts) and before.settings == chosen and before.current:

@@ -1,7 +1,8 @@
 """The managed register as the receiver asks it: an account is read when its panel reports, and kept until it is changed."""
 
-from collections.abc import Callable, Collection, Iterator
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
+from typing import TypeVar, cast
 
 from protocols.dc09 import Key
 from receiver import dialects
@@ -11,8 +12,11 @@ from receiver.errors import RegisterUnavailable
 from receiver.intervals import Supervision
 from receiver.managed.reading import FAULTS, Answer, Entry, ReadingThread, Supervised, look_up, unavailable
 from receiver.managed.store import ManagedStore
+from receiver.tables import Table
 
 Read = TypeVar("Read")
+Value = TypeVar("Value")
+_ASKED_AT_ONCE = 500  # texts in one question
 _SILENT = "the account register has not answered for some seconds: its disk hangs"
 
 
@@ -23,8 +27,8 @@ class ManagedAccounts(Accounts):
         self, store: ManagedStore, default_key: Key | None, unknown: bool | None, cached: int,
         settings: AccountsSettings | None = None,
     ) -> None:  # fmt: skip
-        self._kept: dict[str, Account] = {}
-        self._absent: dict[str, Account | None] = {}  # names that are not registered, with the account without their zeros
+        self._kept = Table[Account]()
+        self._absent = Table[Entry]()  # names that are not registered
         self._failed: dict[str, RegisterUnavailable] = {}  # what was asked for and could not be read
         self._desperate = False
         self._thread = ReadingThread(store.another)
@@ -62,8 +66,8 @@ class ManagedAccounts(Accounts):
         name = account.upper()
         if (found := self._kept.get(name)) is not None:
             return found
-        if name in self._absent:
-            near = self._absent[name]
+        if (absent := self._absent.get(name)) is not None:
+            near = absent.near
             return near if near is not None and dialects.pads_account(near.dialect) else self._stranger
         if name in self._failed:
             raise self._failed.pop(name)  # for the first that waited; the next one asks again
@@ -85,7 +89,8 @@ class ManagedAccounts(Accounts):
 
     def unpadded(self, account: str) -> Account | None:
         """Return the account that is registered without the zeros in front of this one, which was asked for before."""
-        return self._absent.get(account.upper())
+        absent = self._absent.get(account.upper())
+        return None if absent is None else absent.near
 
     def read(self, names: Collection[str], done: Callable[[Found], None]) -> None:
         """Read accounts in a thread and call ``done`` there."""
@@ -105,10 +110,10 @@ class ManagedAccounts(Accounts):
                 self._failed[name] = entry
 
     def _keep(self, name: str, entry: Entry) -> None:
-        memory: dict[str, Any] = self._absent if entry.account is None else self._kept
-        if len(memory) >= self._cached and name not in memory:
-            del memory[next(iter(memory))]
-        memory[name] = entry.near if entry.account is None else entry.account
+        if entry.account is None:
+            _put(self._absent, name, entry, self._cached)
+        else:
+            _put(self._kept, name, entry.account, self._cached)
 
     def despair(self) -> None:
         """Take note that the thread's disk hangs."""
@@ -165,9 +170,28 @@ class ManagedAccounts(Accounts):
 
         return _reading(read)
 
-    def names(self) -> set[str]:
-        """Return the names of all accounts."""
-        return _reading(self._store.names)
+    def continues(self, before: Accounts) -> bool:
+        """Tell whether another one has the same file."""
+        return isinstance(before, ManagedAccounts) and before._store.inode == self._store.inode
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Return those of these texts that no account in the register has; over a connection of its own.
+
+        Raises:
+            RegisterUnavailable: it cannot be read now.
+        """
+
+        def read() -> list[str]:
+            store, rest, missing = self._store.another(), iter(names), list[str]()
+            try:
+                while some := list(islice(rest, _ASKED_AT_ONCE)):
+                    there = store.spelled([name.upper() for name in some])
+                    missing += [name for name in some if name not in there]
+                return missing
+            finally:
+                store.close()
+
+        return _reading(read)
 
     def remark(self) -> str:
         """Say that the settings hold the old master key, if they do."""
@@ -178,6 +202,7 @@ class ManagedAccounts(Accounts):
         """Let go of the file."""
         self._thread.close()
         self._store.close()
+        super().close()
 
     def refresh(self) -> Collection[str] | None:
         """Take what commands have changed since the last look; return whose accounts, None for too many to name.
@@ -193,12 +218,28 @@ class ManagedAccounts(Accounts):
         _reading(self._store.renew_vault)
         revision = _reading(self._store.revision)
         names = _reading(lambda: self._store.changed_since(self.revision))
-        for name in list(self._kept) if names is None else names:
-            self._kept.pop(name, None)
-        self._absent.clear()
+        if names is None:
+            self._kept.let_go()
+            self._kept = self._rows = Table()
+        else:
+            for name in names:
+                if self._kept.get(name) is not None:
+                    self._kept.take(name)
+        if self._absent:
+            self._absent.let_go()
+            self._absent = Table()
         _reading(self._count_anew)
         self._version, self.revision = version, revision
         return names
+
+
+def _put(memory: Table[Value], name: str, value: Value, most: int) -> None:
+    """Put a value under a name; one that was there longer goes where there are too many."""
+    if memory.get(name) is not None:
+        memory.take(name)
+    elif len(memory) >= most:
+        memory.make_way(name)
+    memory.put(name, value)
 
 
 def _reading(read: Callable[[], Read]) -> Read:

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class ManagedStore:
                 handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
                 ownership.hand_over(handle, data_dir)  # SQLite gives the files beside it to the same owner
                 os.close(handle)
-            self._inode = os.stat(self._file).st_ino
+            self.inode = os.stat(self._file).st_ino
             self._db = sqlite3.connect(self._file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, _FORMAT):
@@ -137,7 +137,7 @@ class ManagedStore:
     def current(self) -> bool:
         """Tell whether the file at the path is the one that is open."""
         try:
-            return os.stat(self._file).st_ino == self._inode
+            return os.stat(self._file).st_ino == self.inode
         except OSError:
             return False
 
@@ -317,9 +317,10 @@ class ManagedStore:
         found = [(name, json.loads(cells)) for name, cells in self._db.execute(_PAGE, (after,))]
         return [(name, row["account"], intervals.parse(row["supervision_seconds"])) for name, row in found]
 
-    def names(self) -> set[str]:
-        """Return the names of all accounts as they were given."""
-        return {name for (name,) in self._db.execute("SELECT json_extract(cells, '$.account') FROM accounts")}
+    def spelled(self, names: Sequence[str]) -> set[str]:
+        """Return the accounts of these upper-case names as they were given."""
+        query = f"SELECT json_extract(cells, '$.account') FROM accounts WHERE account IN ({','.join('?' * len(names))})"  # noqa: S608
+        return {name for (name,) in self._db.execute(query, names)}
 
     def count(self) -> int:
         """Return how many accounts there are."""

@@ -77,6 +77,7 @@ class Forwarder:
     async def run(self, accounts: Accounts) -> None:
         """Hand over what the journal holds, for ever; ``accounts`` name the events until the register is read again."""
         self.accounts = accounts
+        del accounts  # we run for ever, and another register will have been read
         async with asyncio.TaskGroup() as standing:
             standing.create_task(self._stand())
             standing.create_task(self._attend())

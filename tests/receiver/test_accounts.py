@@ -9,11 +9,12 @@ from protocols.dc09 import Key
 from receiver import account_file, accounts, clock
 from receiver.errors import ConfigError
 from receiver.intervals import parse
+from receiver.tables import Table
 
 SECRET = "00112233445566778899AABBCCDDEEFF"
 
 
-def read(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> dict[str, accounts.Account]:
+def read(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> Table[accounts.Account]:
     file = tmp_path / "accounts.csv"
     file.write_text(text, "utf-8")
     return accounts.read_csv(file, environment or {})

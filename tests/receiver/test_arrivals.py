@@ -11,6 +11,7 @@ from receiver.accounts import Account
 from receiver.arrivals import Arrival, Arrivals
 from receiver.errors import JournalUnavailable
 from receiver.journal import Entry, Receipt
+from receiver.tables import Table
 from tests.receiver.test_pipeline import KEY, NOW, ROUTE, Desk, FakeJournal, panel, said
 
 
@@ -123,7 +124,7 @@ def test_our_own_bug_leaves_frames_unanswered_but_never_in_hand(where: str, monk
     async def story() -> None:
         (desk, journal), reader, told = _desk(), Reader(), list[str]()
         monkeypatch.setattr(desk.telemetry, "crashed", lambda _where, error: told.append(str(error)))
-        desk.pipeline.accounts._rows = {"1234": Account("1234"), "BAD": Account("BAD")}
+        desk.pipeline.accounts._rows = Table({"1234": Account("1234"), "BAD": Account("BAD")})
         if where == "before the disk":
             decode = payloads.decode
             bad = ValueError("our bug")

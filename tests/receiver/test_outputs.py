@@ -6,6 +6,7 @@ import os
 import socket
 import sqlite3
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -106,6 +107,20 @@ class Stage:
         first = self.journal.cursor("other", Lane.NORMAL).waiting + self.journal.cursor("other", Lane.URGENT).waiting
         for number in range(count):
             await self.journal.append([entry(first * 7919 + number + 1, urgent)])
+
+
+def test_the_register_of_the_start_goes_when_another_takes_its_place(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        first = [Accounts({})]
+        running, gone = asyncio.ensure_future(stage.forwarder.run(first[0])), weakref.ref(first.pop())
+        await asyncio.sleep(0.02)
+        assert gone() is stage.forwarder.accounts
+        stage.forwarder.accounts = Accounts({})
+        assert gone() is None
+        running.cancel()
+        await asyncio.wait([running])
+
+    Stage(tmp_path).play(story)
 
 
 def test_what_was_taken_before_a_failure_does_not_come_again(tmp_path: Path) -> None:

@@ -290,6 +290,16 @@ def test_paths_that_come_and_go_while_they_are_copied_are_each_in_the_copy_once(
         assert {(path.account, kept.listeners[path.listener]) for path in paths.kept(7 * S).paths()} == there
 
 
+def test_room_is_made_in_small_steps() -> None:
+    paths, rooms = Paths(), [0]
+    for _ in paths.making_room(1100):
+        rooms.append(paths._columns.room)
+        paths.seen(f"A{len(rooms)}", "main", 60, S)
+    assert rooms == [0, 250, 500, 750, 1000, 1100]
+    assert list(paths.making_room(1000)) == []
+    assert paths.count()["alive"] == 5
+
+
 def test_columns_grow_where_more_paths_come_than_there_is_room_for() -> None:
     paths = Paths()
     paths.make_room(10)

@@ -134,8 +134,8 @@ def test_many_more_addresses_than_a_panel_has_are_each_counted_and_few_are_remem
     for number in range(500):
         line.send_from(panel(sequence=f"{number:04d}"), f"203.0.{number // 250}.{number % 250}:1")
     assert line.happened("second-address") == 499
-    (name,) = line.pipeline.senders._registered.names()
-    sender = line.pipeline.senders._registered.get(name)
+    (name,) = line.pipeline.senders.registered
+    sender = line.pipeline.senders.registered.get(name)
     assert sender is not None
     assert len(sender.place.others or ()) <= 3
 
@@ -557,5 +557,5 @@ def test_accounts_taken_from_the_register_are_forgotten() -> None:
     line = Line()
     line.send_from(panel())
     line.send_from(panel("9ABC"))
-    line.pipeline.senders.keep(["9ABC"])
+    line.pipeline.senders.forget(["1234"])
     assert len(line.pipeline.senders) == 1

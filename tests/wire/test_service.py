@@ -11,7 +11,7 @@ import pytest
 
 from protocols import dc09
 from tests import vectors
-from tests.wire.running import KEY, KEYED, PLAIN, SECRET, Running, frame, read_replies, said, wait_until
+from tests.wire.running import ACCOUNTS, KEY, KEYED, PLAIN, SECRET, Running, frame, read_replies, said, wait_until
 
 CONTRACT = (
     "receiver_frames_total", "receiver_signals_total", "receiver_duplicates_total", "receiver_ack_seconds_count",
@@ -81,6 +81,62 @@ def test_panels_are_answered_while_a_slow_register_is_read_again(tmp_path: Path)
         register.write_text(before, "utf-8")
         wait_until(lambda: running.log().count("settings reloaded") == 2)
         assert running.stop() == 0
+
+
+def test_keys_and_accounts_of_the_new_register_count_at_once_also_on_open_connections(tmp_path: Path) -> None:
+    def reload(rows: str, done: str) -> None:
+        (tmp_path / "accounts.csv").write_text(f"account,name,key\n{rows}", "utf-8")
+        before = running.log().count(done)
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: running.log().count(done) == before + 1)
+
+    with Running(tmp_path) as running, running.connect() as link:
+
+        def send(told: bytes, seconds: float = 0.3) -> list[bytes]:
+            link.sendall(told)
+            return read_replies(link, 1, seconds)
+
+        other = dc09.Key.parse(SECRET[::-1])
+        assert said(send(frame("0001", account=KEYED, key=KEY), 5)[0], KEY) == "ACK 0001"
+        assert said(send(frame("0001"), 5)[0]) == "ACK 0001"
+        reload(f"{KEYED},,{SECRET[::-1]}\n7777,,\n", "settings reloaded")
+        assert send(frame("0002", account=KEYED, key=KEY)) == []
+        assert said(send(frame("0003", account=KEYED, key=other), 5)[0], other) == "ACK 0003"
+        assert send(frame("0002")) == []  # taken out
+        assert said(send(frame("0001", account="7777"), 5)[0]) == "ACK 0001"
+        reload(f"{PLAIN},,\n{KEYED},,no key\n", "reload failed")
+        assert said(send(frame("0004", account=KEYED, key=other), 5)[0], other) == "ACK 0004"
+        assert send(frame("0003")) == []
+        reload(f"{PLAIN},,\n{KEYED},,{SECRET}\n", "settings reloaded")
+        assert said(send(frame("0005", account=KEYED, key=KEY), 5)[0], KEY) == "ACK 0005"
+        assert said(send(frame("0004"), 5)[0]) == "ACK 0004"
+        assert send(frame("0002", account="7777")) == []
+
+
+def test_two_reloads_in_quick_succession_end_with_the_register_of_the_last(tmp_path: Path) -> None:
+    rows = "".join(f"{n:05X},panel,\n" for n in range(20_000))
+    with Running(tmp_path, accounts=ACCOUNTS + rows) as running:
+        for name in ("FF01", "FF02", "FF03", "FF04"):
+            (tmp_path / "new.csv").write_text(ACCOUNTS + rows + f"{name},,\n", "utf-8")
+            (tmp_path / "new.csv").replace(tmp_path / "accounts.csv")
+            running.signal(signal.SIGHUP)
+            assert said(running.tcp(frame("0001", account="00001"))[0]) == "ACK 0001"
+        wait_until(lambda: running.tcp(frame("0002", account="FF04"), seconds=0.2) != [])
+        assert running.tcp(frame("0001", account="FF03"), seconds=0.2) == []
+        assert running.metric("receiver_accounts") == 20_003
+
+
+def test_sigterm_while_a_register_is_read_again_waits_for_no_disk(tmp_path: Path) -> None:
+    with Running(tmp_path) as running:
+        (tmp_path / "accounts.csv").unlink()
+        os.mkfifo(tmp_path / "accounts.csv")  # reading it waits for ever
+        running.signal(signal.SIGHUP)
+        assert said(running.tcp(frame("0001"))[0]) == "ACK 0001"
+        began = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - began < 5
+        assert "stopped before everything was put away" not in running.log()
+    assert [event["data"]["sequence"] for event in running.events()] == ["0001"]
 
 
 def test_a_rotated_output_is_reopened_whatever_mistakes_the_register_has(tmp_path: Path) -> None:
