@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,9 +33,11 @@ class Server:
     """Whether what the target has taken outlives its being killed."""
     ending = signal.SIGKILL
     options: ClassVar[str] = ""
+    places: ClassVar[Sequence[str]] = ()
+    """Where its program may lie beside the usual places, best first."""
 
     def __init__(self, folder: Path) -> None:
-        found = shutil.which(self.program, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+        found = shutil.which(self.program, path=":".join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin", *self.places]))
         if found is None:
             pytest.skip(f"{self.program} is not installed here")
         self.path, self.folder, self.port = found, folder, free_port()
@@ -169,13 +172,11 @@ class Postgresql(Server):
     """PostgreSQL on a cluster of its own; it refuses to run as root."""
 
     kind, program = "postgresql", "postgres"
+    places = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
 
     def __init__(self, folder: Path) -> None:
-        versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
         super().__init__(folder)
-        if not versions:
-            pytest.skip("initdb is not installed here")
-        self.bin, self.data = versions[-1], Path(tempfile.mkdtemp(prefix="dc09-postgres-"))
+        self.bin, self.data = Path(self.path).resolve().parent, Path(tempfile.mkdtemp(prefix="dc09-postgres-"))
         if os.getuid() == 0:
             self.user = "postgres"
             shutil.chown(self.data, "postgres")
