@@ -172,7 +172,7 @@ class Postgresql(Server):
     """PostgreSQL on a cluster of its own; it refuses to run as root."""
 
     kind, program = "postgresql", "postgres"
-    places = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    places = tuple(str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
