@@ -24,7 +24,7 @@ from receiver.accounts import Accounts
 from receiver.cli.accounts import accounts_group
 from receiver.cli.journal import journal
 from receiver.cli.on_test import accounts_test
-from receiver.cli.options import CONFIG, fail, load, parse_key
+from receiver.cli.options import CONFIG, fail, load, parse_key, read_register
 from receiver.cli.outputs import outputs_group
 from receiver.cli.watch import watch
 from receiver.errors import ConfigError, RegisterUnavailable
@@ -119,12 +119,10 @@ def check_config(file: Path) -> None:
 
 def _read_register(settings: config.Settings, mistakes: list[str]) -> Accounts | None:
     """Read the register that the settings name, if that much is right of them; add its mistakes."""
-    from receiver.managed import load_accounts
-
     if any(mistake.startswith(("[accounts]", "[receiver]")) for mistake in mistakes):
         return None
     try:
-        return load_accounts(settings)
+        return read_register(settings)
     except ConfigError as error:
         mistakes += error.mistakes
         return None

@@ -59,13 +59,24 @@ def reader(config_file: Path | None, verify: bool = False) -> tuple[config.Setti
 
 
 def accounts_of(settings: config.Settings) -> accounts.Accounts:
-    """Read the account register that the settings name, or exit 2."""
-    from receiver.managed import load_accounts
-
+    """Read the account register that the settings name, until the command ends, or exit 2."""
     try:
-        return load_accounts(settings)
+        return read_register(settings)
     except ConfigError as error:
         fail(*error.mistakes)
+
+
+def read_register(settings: config.Settings) -> accounts.Accounts:
+    """Read the account register that the settings name; it is closed when the command ends.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    from receiver.managed import load_accounts
+
+    found = load_accounts(settings)
+    click.get_current_context().call_on_close(found.close)
+    return found
 
 
 def store_of(settings: config.Settings) -> register.Store:

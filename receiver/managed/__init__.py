@@ -51,6 +51,7 @@ def load_accounts(settings: Settings, before: Accounts | None = None) -> Account
     try:
         return ManagedAccounts(store, default_key, unknown, chosen.cached, chosen)
     except RegisterUnavailable as error:
+        store.close()
         raise ConfigError(str(error)) from None
 
 

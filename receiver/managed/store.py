@@ -77,17 +77,25 @@ class ManagedStore:
                 os.close(handle)
             self.inode = os.stat(self._file).st_ino
             self._db = sqlite3.connect(self._file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _FORMAT):
-                raise ConfigError(f"{self._file} has format {version}, this program reads format {_FORMAT}")
-            if not version:
-                self._make(data_dir)
-            self._db.execute("PRAGMA synchronous = FULL")
-            self.renew_vault()
+            try:
+                self._open(data_dir)
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.Error as error:
             raise ConfigError(f"{self._file} cannot be opened: {error}") from None
         except OSError as error:
             raise ConfigError(f"{self._file} cannot be opened: {error.strerror}") from None
+
+    def _open(self, data_dir: Path) -> None:
+        """Look whether the file is ours, or make it ours."""
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, _FORMAT):
+            raise ConfigError(f"{self._file} has format {version}, this program reads format {_FORMAT}")
+        if not version:
+            self._make(data_dir)
+        self._db.execute("PRAGMA synchronous = FULL")
+        self.renew_vault()
 
     def _make(self, data_dir: Path) -> None:
         """Make the tables, one process at a time: SQLite does not wait for one that turns a new file to its log."""
