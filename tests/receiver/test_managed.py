@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,8 @@ def test_a_key_that_does_not_open_or_a_new_master_key_that_cannot_be_one_changes
     with pytest.raises(ConfigError, match="does not open key of account 999"):
         store.reseal(WRONG)
     assert _blobs(tmp_path) == before
-    assert ManagedStore(tmp_path, Vault(MASTER)).find("1") is not None
+    with closing(ManagedStore(tmp_path, Vault(MASTER))) as another:
+        assert another.find("1") is not None
 
 
 def test_a_change_of_the_master_key_that_is_killed_leaves_all_keys_under_one(tmp_path: Path, settings: Path) -> None:
@@ -255,6 +257,7 @@ def test_supervised_accounts_are_read_page_by_page_and_one_without_its_zeros_is_
     assert set(found.values()) == {intervals.parse("SP4")}
     assert "a0001" in found
     assert (register.find("0012AB").account, register.find("00A0001").registered) == ("12ab", False)
+    register.close()
 
 
 def test_the_receiver_finds_what_commands_change(store: ManagedStore, tmp_path: Path) -> None:

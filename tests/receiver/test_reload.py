@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import sqlite3
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -95,7 +97,8 @@ def test_accounts_heard_that_are_not_in_a_register_as_they_were_spelled_are_foun
     register = ManagedAccounts(store, None, None, 10)
     asked = ["A1", "B2", *(f"9{n}" for n in range(1600)), "b2"]
     assert register.missing(iter(asked)) == ["B2", *(f"9{n}" for n in range(1500, 1600))]
-    store.another()._db.execute("DROP TABLE accounts")
+    with closing(sqlite3.connect(tmp_path / "accounts.sqlite")) as db:
+        db.execute("DROP TABLE accounts")
     with pytest.raises(RegisterUnavailable):
         register.missing(asked)
     register.close()
