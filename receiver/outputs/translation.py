@@ -7,8 +7,10 @@ goes out as 121: sent as it came, an operator would read a forced door.
 """
 
 import re
+import zlib
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from protocols import dc09, sia_dcs
 from protocols.automation import conversion
@@ -46,6 +48,8 @@ _NUMBERS = {
 Those under 623 and 300 differ too, because both are the same trouble in SIA.
 """
 _NO_NUMBER = "000"
+_OF_A_LINK = ("automation-lost", "automation-restored")
+_FIRST_OF_LINKS, _NUMBERS_OF_LINKS = 100, 900
 _OTHER_TROUBLE = "300"
 _OF_THE_ACCOUNT = (
     "plaintext-refused", "downgraded", "replayed", "second-address", "undecryptable", "sequence-reused", "never-seen",
@@ -126,7 +130,7 @@ def tell(event: OutEvent, own_account: str) -> Told:
         code = _TROUBLE_CODES.get(data["reason"], _OTHER_TROUBLE)
         qualifier = Qualifier.RESTORE if data["reason"].endswith(_RESTORED) else Qualifier.NEW
         account = data["account"] if data["reason"] in _OF_THE_ACCOUNT else None
-        number = _NO_NUMBER if account else _NUMBERS.get(data["reason"], _NO_NUMBER)
+        number = _NO_NUMBER if account else _number_of(data)
         return Told(account or own_account, ContactId(qualifier, code, "00", number), own=True)
     if event.stored.row.kind == Kind.PATH:
         qualifier = Qualifier.RESTORE if data["state"] == "restored" else Qualifier.NEW
@@ -138,6 +142,13 @@ def tell(event: OutEvent, own_account: str) -> Told:
     if data["protocol"] == "contact-id":
         return _told_contact_id(event)
     return _told_sia(event)
+
+
+def _number_of(data: Mapping[str, Any]) -> str:
+    """Return the zone number of a trouble of our own account; each automation link has one made of its output's name."""
+    if data["reason"] in _OF_A_LINK and data.get("output"):
+        return f"{_FIRST_OF_LINKS + zlib.crc32(data['output'].encode()) % _NUMBERS_OF_LINKS}"
+    return _NUMBERS.get(data["reason"], _NO_NUMBER)
 
 
 def _told_contact_id(event: OutEvent) -> Told:

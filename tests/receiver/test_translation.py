@@ -115,6 +115,20 @@ def test_the_restore_of_one_trouble_of_our_own_account_closes_what_it_ends_and_n
     assert closes == ENDS
 
 
+@pytest.mark.parametrize("said", [_in_contact_id, _in_sia])
+def test_the_return_of_one_automation_link_does_not_close_the_loss_of_another(said: Callable[[Told], ContactId]) -> None:
+    def told(reason: str, output: str) -> ContactId:
+        body = {"reason": reason, "account": None, "text": "", "output": output}
+        return replace(said(tell(_event(Kind.TROUBLE, body=body), "0000")), qualifier=Qualifier.NEW)
+
+    lost = {output: told("automation-lost", output) for output in ("first", "second", "third")}
+    assert len({event.zone_or_user for event in lost.values()}) == 3
+    for output, event in lost.items():
+        assert told("automation-restored", output) == event
+        assert event.event_code == "350"
+        assert 100 <= int(event.zone_or_user) <= 999
+
+
 def test_an_event_whose_stored_bytes_are_damaged_is_told_as_a_trouble_of_our_own() -> None:
     told = tell(_event(Kind.SIGNAL, b"\nno frame"), "0000")
     assert (told.account, told.contact_id) == ("0000", ContactId(Qualifier.NEW, "300", "00", "000"))

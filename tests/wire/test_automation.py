@@ -83,8 +83,8 @@ def test_silence_brings_four_copies_then_heartbeats_only_until_one_is_acknowledg
         wait_until(lambda: "automation-restored" in reasons(running))
         wait_until(lambda: backlog(running) == 0)
         assert automation.had()[0] == b"501001 181A01E13001001\x14"
-        assert b"501001 180000E35000000\x14" in automation.had()
-        assert b"501001 180000R35000000\x14" in automation.had()
+        assert b"501001 180000E35000149\x14" in automation.had()
+        assert b"501001 180000R35000149\x14" in automation.had()
         assert len(automation.had()) == 3
 
 
