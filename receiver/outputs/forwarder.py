@@ -165,8 +165,10 @@ class Forwarder:
     async def _hand_over(self, lane: Lane, batch: Sequence[Stored]) -> None:
         """Deliver what is wanted of a batch and move the cursor past what was taken, however it ends."""
         ahead = self._ahead[lane]
-        give_way = self._journal.quiet if lane is Lane.NORMAL and len(batch) <= _FEW else _turn
-        await give_way()
+        give_way: Callable[[], Awaitable[None]] = _turn
+        if lane is Lane.NORMAL and len(batch) <= _FEW:
+            give_way = self._journal.quiet
+            await give_way()
         wanted = await self._render([s for s in batch if self._filter.takes_row(s) and s.position not in ahead], give_way)
         sent_us = clock.now_us()
         try:
