@@ -31,6 +31,7 @@ OPAQUE_TOKENS = frozenset(
 """Tokens of other formats that DC-07 names as commonly published; the list is unverified. Kept, not decoded."""
 KNOWN_TOKENS = frozenset({"SIA-DCS", "ADM-CID", LINK_TEST}) | OPAQUE_TOKENS
 
+_LINK_TESTS = (b'"NULL"', b'"*NULL"')
 _TOKEN = re.compile(rb"(\*?)([A-Z0-9-]{1,16})")
 _FRONT = re.compile(
     rb"(?:R([0-9A-Fa-f]{1,6}|[0-9A-Za-z ._-]{0,20}?))?"  # receiver number, clause 5.5.1.6.3
@@ -117,6 +118,11 @@ def _read_sequence(text: bytes) -> str:
     if text.translate(None, _HEX_DIGITS) or len(text) != 4:
         raise EnvelopeError("expected a sequence of four digits behind the token")
     return text.decode("ascii")
+
+
+def is_link_test(frame: Frame) -> bool:
+    """Tell a link test, encrypted or not, by the beginning of its frame; it may still turn out to be damaged."""
+    return frame.body.startswith(_LINK_TESTS)
 
 
 def open_envelope(frame: Frame) -> Envelope:

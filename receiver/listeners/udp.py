@@ -30,7 +30,7 @@ Address = tuple[str, int]
 _PROC = (Path("/proc/net/udp"), Path("/proc/net/udp6"))
 _KEPT_BYTES = 512  # of a datagram that is not read
 _EVERYBODY = "everybody"
-_MOST_A_TURN = 64  # datagrams read in one turn of the loop
+_MOST_A_TURN = 256  # datagrams read in one turn of the loop; as many as have signals go first
 _REMEMBERED = 1024  # addresses; to write one down anew costs 1 µs, and to let go of one that is out of the cache more
 
 
@@ -60,6 +60,7 @@ class UdpListener:
         self.origin = origin
         self._defaults = defaults(settings.dialect, settings.time_zone)
         self._pipeline = pipeline
+        self._arrivals = pipeline.arrivals
         self._take_arrival = pipeline.arrivals.take
         self._telemetry = telemetry
         self._budgets = Budgets(settings.refused_frames_burst, settings.refused_frames_per_second, settings.refused_sources)
@@ -95,7 +96,7 @@ class UdpListener:
             except OSError:  # what became of an earlier answer says nothing about the next datagram
                 continue
             self._take(data, addr)
-        self._at_once = min(self._at_once * 2, _MOST_A_TURN)
+        self._at_once = min(self._at_once * 2, _MOST_A_TURN, self.settings.max_frames_in_hand // 2 or 1)
 
     def _take(self, data: bytes, addr: Address) -> None:
         arrived = clock.monotonic()
@@ -120,7 +121,8 @@ class UdpListener:
 
     def _take_frame(self, frame: Frame, caller: Caller, arrived: float) -> None:
         """Put a frame in hand, unless there are too many."""
-        if self._in_hand >= self.settings.max_frames_in_hand:
+        most = self.settings.max_frames_in_hand
+        if self._in_hand >= most and self._in_hand - self._arrivals.tests_waiting >= most:
             self._telemetry.datagram_dropped()
             return
         self._in_hand += 1

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from protocols import dc09
-from receiver import payloads
+from receiver import arrivals as arrivals_module
+from receiver import clock, payloads
 from receiver.accounts import Account
 from receiver.arrivals import Arrival, Arrivals
 from receiver.errors import JournalUnavailable
@@ -170,4 +171,103 @@ def test_a_turn_says_when_it_has_enough_to_do() -> None:
         assert not arrivals.many
 
     handled: list[int] = []
+    asyncio.run(story())
+
+
+# -- a storm of link tests -------------------------------------------------------------------------------------------------
+
+
+class Storm:
+    """Link tests and signals by number, and which were handled together."""
+
+    def __init__(self) -> None:
+        self.handled: list[list[str]] = []
+        self.arrivals = Arrivals(self._handle, lambda _arrivals, _error: None)
+
+    async def _handle(self, arrivals: Sequence[Arrival]) -> None:
+        self.handled.append([f"{arrival.panel}" for arrival in arrivals])
+
+    def take(self, token: str, count: int, first: int = 0) -> None:
+        """Take frames that come now; each is told by its token and number."""
+        raw = _arrival(panel(token=token), Reader()).frame
+        for number in range(first, first + count):
+            self.arrivals.take(Arrival(raw, ROUTE, f"{token} {number}", clock.monotonic()))  # type: ignore[arg-type]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many were handled together each time."""
+        return [len(together) for together in self.handled]
+
+
+@pytest.mark.parametrize("token", ["NULL", "*NULL"])
+def test_a_signal_overtakes_many_link_tests_that_were_read_before_it(token: str) -> None:
+    async def story() -> None:
+        storm = Storm()
+        storm.take("NULL", 1000)
+        storm.take("ADM-CID", 1)
+        await _turns(1)
+        assert storm.handled == [["ADM-CID 0"]]
+        storm.take("ADM-CID", 1, first=1)
+        await _turns(20)
+        assert storm.handled[1] == ["ADM-CID 1"]
+        assert storm.counts[2:] == [256] * 3 + [232]
+        assert [name for some in storm.handled[2:] for name in some] == [f"NULL {number}" for number in range(1000)]
+        assert storm.arrivals.tests_waiting == 0
+
+    sealed = dc09.wrap(b'"*NULL"0000L0#5678[' + b"00" * 32)
+    assert dc09.is_link_test(_arrival(sealed if token == "*NULL" else panel(token=token), Reader()).frame)
+    asyncio.run(story())
+
+
+def test_few_frames_are_handled_as_they_came() -> None:
+    async def story() -> None:
+        storm = Storm()
+        storm.take("NULL", 254)
+        storm.take("ADM-CID", 1)
+        await _turns(3)
+        assert storm.counts == [255]
+        assert storm.handled[0][-1] == "ADM-CID 0"
+
+    asyncio.run(story())
+
+
+def test_link_tests_wait_half_a_second_at_most_while_more_and_more_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        storm, now = Storm(), 100.0
+        monkeypatch.setattr(clock, "monotonic", lambda: now)
+        storm.take("NULL", 300)
+        for _ in range(10):
+            storm.take("ADM-CID", 256)
+            await _turns(1)
+        assert storm.counts == [256] * 10
+        now += 0.6
+        storm.take("ADM-CID", 256)
+        await _turns(1)
+        assert storm.counts == [256] * 11 + [32]
+
+    asyncio.run(story())
+
+
+def test_no_more_link_tests_wait_than_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        storm = Storm()
+        for number in range(5):
+            storm.take("NULL", 300, first=300 * number)
+            await _turns(1)
+            assert storm.arrivals.tests_waiting <= 400
+        assert [name for some in storm.handled for name in some] == [f"NULL {number}" for number in range(1100)]
+
+    monkeypatch.setattr(arrivals_module, "_TESTS_KEPT", 400)
+    asyncio.run(story())
+
+
+def test_heavy_senders_wait_for_link_tests_that_wait() -> None:
+    async def story() -> None:
+        storm = Storm()
+        storm.take("NULL", 600)
+        await _turns(1)
+        assert storm.arrivals.many
+        await _turns(5)
+        assert not storm.arrivals.many
+
     asyncio.run(story())

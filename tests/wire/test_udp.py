@@ -7,6 +7,8 @@ import socket
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from protocols import dc09
 from tests.wire.running import KEY, KEYED, PLAIN, Running, frame, said, wait_until
 
@@ -62,6 +64,22 @@ def test_a_burst_is_taken_whole(receiver: Running) -> None:
         for n in range(4000, 5000):
             link.send(frame(f"{n:04d}", "1602 00 000"))
         assert {said(link.recv(1000)) for _ in range(1000)} == wanted
+
+
+def test_a_duress_behind_a_storm_of_link_tests_is_answered_before_most_of_them(tmp_path: Path) -> None:
+    with Running(tmp_path, "max_frames_in_hand = 600") as receiver, _panel(receiver) as link:
+        assert receiver.process is not None
+        count = min(8000, int(re.findall(r"receive_buffer_bytes=(\d+)", receiver.log())[0]) // 1024)
+        if count < 4000:
+            pytest.skip("the kernel grants a UDP buffer for few datagrams; raise net.core.rmem_max to 8 MB, or be root")
+        receiver.process.send_signal(signal.SIGSTOP)  # all of it lies in the kernel when it goes on
+        for number in range(1, count + 1):
+            link.send(dc09.encode("NULL", f"{number:04d}", dc09.Address(None, "0", PLAIN)))
+        link.send(frame("9999", "1121 01 001"))
+        receiver.process.send_signal(signal.SIGCONT)
+        answers = [said(link.recv(1000)) for _ in range(count + 1)]
+    assert answers.index("ACK 9999") < count * 3 // 4  # the disk takes its time, and link tests go on meanwhile
+    assert len(set(answers)) == count + 1  # those that wait do not count as frames in hand
 
 
 def test_every_copy_of_a_message_that_comes_twice_at_once_is_answered(receiver: Running) -> None:
