@@ -232,8 +232,9 @@ class Connection(asyncio.Protocol):
         if self._closing:
             if now - self._closing_since > settings.unread_timeout_seconds:
                 self._transport.abort()  # it does not even take the last of its answers
-        elif self._unread_since is not None and now - self._unread_since > settings.unread_timeout_seconds:
-            self.abort("unread-timeout")
+        elif self._unread_since is not None:  # we do not read either: what has begun cannot end, and no frame can come
+            if now - self._unread_since > settings.unread_timeout_seconds:
+                self.abort("unread-timeout")
         elif self._answers or self._held:
             return
         elif self.begun and now - self._began > settings.frame_timeout_seconds:
