@@ -32,11 +32,11 @@ from receiver.senders import Heard, Notice, Senders
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble, Troubles
 
-__all__ = ["Arrival", "Pipeline", "Route", "repeat_identity"]
+__all__ = ["Arrival", "Pipeline", "Route", "never_repeats", "repeat_identity"]
 
 _RAW_KEPT_BYTES = 4200
 _TROUBLE_PRIORITY = 5
-ZERO_SEQUENCE = "0000"
+_ZERO_SEQUENCE = "0000"
 URGENT, NORMAL = Lane.URGENT.value, Lane.NORMAL.value
 _TOLD = {
     (priority, duress): (URGENT if priority == payloads.URGENT_PRIORITY else NORMAL, priority, int(duress))
@@ -372,14 +372,19 @@ def repeat_identity(message: dc09.Message) -> bytes:
     """Return the 16-byte digest that is equal for repeats of one message (contract, section 5).
 
     Time stamp and ciphertext differ between repeats of an encrypted message, so neither counts, nor does ``H``. With
-    sequence 0000 the time stamp must be equal too, and without one nothing is ever a repeat.
+    sequence 0000 the time stamp must be equal too, and without one that can be read nothing is ever a repeat.
     """
     envelope = message.envelope
     told = b'%b"%b[%b' % (envelope.token.encode(), envelope.echo.upper(), message.data)
     if message.extended:
         told += b"".join([b"][%b%b" % (letter.encode(), value) for letter, value in message.extended if letter != "H"])
-    if envelope.sequence == ZERO_SEQUENCE:
-        told += b"]" + (message.stamp or os.urandom(16))
+    if envelope.sequence == _ZERO_SEQUENCE:
+        told += b"]" + (os.urandom(16) if never_repeats(message) else message.stamp)
     digest = _EMPTY_DIGEST.copy()  # a copy costs half of a new one
     digest.update(told)
     return digest.digest()
+
+
+def never_repeats(message: dc09.Message) -> bool:
+    """Tell whether nothing shows that a message came before: then its identity is random."""
+    return message.envelope.sequence == _ZERO_SEQUENCE and message.panel_time is None

@@ -136,9 +136,14 @@ class Framer:
         self._failure: _Failure | None = None  # not told yet: a good frame may begin inside it
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing is held."""
+        return not self._buffer
+
+    @property
     def begun(self) -> bool:
-        """Whether bytes are held that may become a frame."""
-        return bool(self._buffer)
+        """Whether a frame may have begun: more is held than filler, of which a last LF stays in case it starts a frame."""
+        return bool(self._buffer.strip(_FILLER))
 
     def feed(self, data: bytes) -> list[Frame | Damage]:
         """Take the next bytes of the stream and return what they completed, in order."""

@@ -13,7 +13,7 @@ from receiver.cli.options import CONFIG, accounts_of, reader
 from receiver.events import render, render_or_tell, reopen
 from receiver.journal import TAKEN, WANTED, Kind, Letter, Reader, Stored
 from receiver.outputs.filters import Filter
-from receiver.pipeline import ZERO_SEQUENCE, repeat_identity
+from receiver.pipeline import never_repeats, repeat_identity
 
 
 @click.group()
@@ -144,6 +144,5 @@ def _as_it_came(stored: Stored) -> bool:
     if stored.row.kind != Kind.SIGNAL:
         return True
     message = reopen(stored)
-    random = message.envelope.sequence == ZERO_SEQUENCE and not message.stamp
     masked = any(letter == "K" for letter, _ in message.extended)
-    return random or masked or repeat_identity(message) == stored.row.identity
+    return never_repeats(message) or masked or repeat_identity(message) == stored.row.identity

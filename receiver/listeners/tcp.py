@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def begun(self) -> bool:
-        """Whether bytes are held that may become a frame."""
+        """Whether a frame may have begun that is not whole yet."""
         return self._framer is not None and self._framer.begun
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         arrived = clock.monotonic()
         if len(data) <= _LIGHT_BYTES:
             framer = self._framer
-            frame = exactly_one(data) if framer is None or not framer.begun else None
+            frame = exactly_one(data) if framer is None or framer.empty else None
             if frame is None:
                 self._take(data, arrived)
             else:
@@ -232,8 +232,9 @@ class Connection(asyncio.Protocol):
         if self._closing:
             if now - self._closing_since > settings.unread_timeout_seconds:
                 self._transport.abort()  # it does not even take the last of its answers
-        elif self._unread_since is not None and now - self._unread_since > settings.unread_timeout_seconds:
-            self.abort("unread-timeout")
+        elif self._unread_since is not None:  # we do not read either: what has begun cannot end, and no frame can come
+            if now - self._unread_since > settings.unread_timeout_seconds:
+                self.abort("unread-timeout")
         elif self._answers or self._held:
             return
         elif self.begun and now - self._began > settings.frame_timeout_seconds:

@@ -154,8 +154,8 @@ def test_without_a_register_the_command_says_what_to_set(tmp_path: Path) -> None
     assert (done.exit_code, "set [accounts] file" in done.stderr) == (2, True)
 
 
-def _fill(folder: Path) -> None:
-    frame = dc09.split_datagram(DURESS)[0]
+def _fill(folder: Path, raw: bytes = DURESS) -> None:
+    frame = dc09.split_datagram(raw)[0]
     assert isinstance(frame, dc09.Frame)
     identity = repeat_identity(dc09.unseal(dc09.open_envelope(frame), None))
     now = clock.now_us()
@@ -165,7 +165,7 @@ def _fill(folder: Path) -> None:
     async def story() -> None:
         journal = Journal(folder, JournalSettings(), [Origin("1", "2", "main", "tcp")])
         journal.refuse(Refusal(now, "bad-crc", "the CRC does not fit", "9", "main", "tcp", "127.0.0.1:9", b"\n\x1b[31m\xff"))
-        await journal.append([Entry(0, identity, now, None, 1, "127.0.0.1:1", "unregistered", DURESS, None, ((0, 1, 1),))])
+        await journal.append([Entry(0, identity, now, None, 1, "127.0.0.1:1", "unregistered", raw, None, ((0, 1, 1),))])
         await journal.append([Entry(Kind.TROUBLE.value, b"t" * 16, now, None, 1, "", "", b"", trouble, ((1, 5, 0),))])
         await journal.append([Entry(Kind.PATH.value, b"p" * 16, now, None, 1, "", "", b"", path, ((1, 5, 0),))])
         await journal.close()
@@ -192,6 +192,13 @@ def test_the_journal_is_shown_exported_and_verified(config: Path, tmp_path: Path
     assert [event["type"].split(".")[1] for event in exported] == ["signal", "trouble", "path"]
     assert exported[0]["data"]["account_name"] == "First Street"
     assert exported[0]["source"] == "/receivers/1/lines/2"
+    verified = run("journal", "verify", "--config", str(config))
+    assert (verified.exit_code, "3 events, none damaged" in verified.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("stamp", [b"", b"_00:00:00,00-00-0000", b"_10:01:02,11-23-2026"])
+def test_what_is_never_a_repeat_verifies_too(config: Path, tmp_path: Path, stamp: bytes) -> None:
+    _fill(tmp_path / "data", dc09.wrap(b'"ADM-CID"0000L0#1234[#1234|1121 01 005]' + stamp))
     verified = run("journal", "verify", "--config", str(config))
     assert (verified.exit_code, "3 events, none damaged" in verified.stdout) == (0, True)
 

@@ -218,6 +218,8 @@ def test_with_sequence_0000_the_stamp_counts_and_without_one_nothing_repeats() -
     assert _identity(stamped) != _identity(panel(sequence="0000", panel_time=NOW + 1))
     bare = panel(sequence="0000")
     assert _identity(bare) != _identity(bare)
+    no_moment = dc09.wrap(b'"ADM-CID"0000L0#1234[#1234|1121 01 005]_00:00:00,00-00-0000')  # its clock was never set
+    assert _identity(no_moment) != _identity(no_moment)
 
 
 def test_a_storm_of_refusals_is_one_trouble_and_then_one_with_a_count() -> None:

@@ -228,6 +228,20 @@ def test_a_panel_that_reads_slowly_gets_all_its_answers(tmp_path: Path) -> None:
         assert replies == 600
 
 
+def test_a_panel_that_begins_to_read_late_is_not_blamed_for_the_frame_we_did_not_read(tmp_path: Path) -> None:
+    with Running(tmp_path, listener="frame_timeout_seconds = 0.3") as running, running.connect() as late:
+        late.settimeout(1.5)  # until nothing more goes out, and then some: longer than the limit
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sent += late.send(LINK_TEST * 500)
+        late.settimeout(10)
+        asked, answered = sent // len(LINK_TEST), 0
+        while answered < asked and (data := late.recv(1 << 20)):
+            answered += data.count(b"\r")
+        assert running.metric("receiver_connections_closed_total") == 0
+
+
 # -- refused frames --------------------------------------------------------------------------------------------------------
 
 

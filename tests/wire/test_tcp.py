@@ -212,6 +212,24 @@ def test_a_connection_whose_panel_goes_on_is_not_closed_by_any_limit(tmp_path: P
             assert read_replies(link, 1, 0.3) == []  # the panel's pause
 
 
+def test_a_line_end_behind_a_frame_is_nothing_to_wait_for(tmp_path: Path) -> None:
+    with Running(tmp_path, listener="frame_timeout_seconds = 0.3") as running, running.connect() as link:
+        for number, end in enumerate((b"\n", b"\r\n", b"\n\x00")):
+            link.sendall(frame(f"{number:04d}") + end)
+            assert [said(reply) for reply in read_replies(link, 1, 5)] == [f"ACK {number:04d}"]
+            assert read_replies(link, 1, 1.0) == []  # longer than the limit, and its look every half second
+        link.sendall(frame("0009"))
+        assert [said(reply) for reply in read_replies(link, 1, 5)] == ["ACK 0009"]
+
+
+def test_close_after_ack_closes_though_a_line_end_follows_the_frame(tmp_path: Path) -> None:
+    with Running(tmp_path, listener="close_after_ack = true") as running, running.connect() as link:
+        link.sendall(frame("0001") + b"\r\n")
+        assert len(read_replies(link, 1, 5)) == 1
+        assert is_closed(link)
+        assert running.metric("receiver_connections_closed_total") == 0
+
+
 def test_close_after_ack_closes_once_all_is_answered(tmp_path: Path) -> None:
     with Running(tmp_path, listener="close_after_ack = true") as running:
         with running.connect() as link:

@@ -49,6 +49,14 @@ def test_filler_between_frames_means_nothing(filler: bytes) -> None:
     assert len(found) == 2
 
 
+@pytest.mark.parametrize("filler", [b"\n", b"\r\n", b"\n\x00 \r"])
+def test_filler_behind_a_frame_begins_none(filler: bytes) -> None:
+    framer = dc09.Framer()
+    assert _frames(framer.feed(ONE + filler)) == [ONE]
+    assert not framer.begun
+    assert _frames(framer.feed(TWO[1:] if filler[-1:] == b"\n" else TWO)) == [TWO]  # a LF may yet start one
+
+
 def test_noise_is_reported_and_does_not_hide_a_frame() -> None:
     found = dc09.Framer().feed(b"GET / HTTP/1.1\r\n\r\n" + ONE)
     assert _errors(found) == [NotDc09]
@@ -109,7 +117,7 @@ def test_damage_tells_what_could_be_made_out() -> None:
     assert damage.binary_crc is False
 
 
-@pytest.mark.parametrize("cut", [1, 5, 12, len(ONE) - 1])
+@pytest.mark.parametrize("cut", [2, 5, 12, len(ONE) - 1])
 def test_a_frame_that_never_ends_is_truncated_or_nothing(cut: int) -> None:
     framer = dc09.Framer()
     assert framer.feed(ONE[:cut]) == []
