@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterator
 
 from receiver.path_values import FREE, NAME_BYTES, Block, Kept, padded
+from receiver.tables import Table
 
 UNSET = 0xFFFF
 """The slot of a path that is on none."""
@@ -16,6 +17,18 @@ PATHS_A_BLOCK = 2000
 """Copied in one step, 0.1 ms."""
 _CHANGED_AT_ONCE = 500  # 50,000 a second: more than are heard for the first time
 _LEAST_ROOM = 16
+
+
+class Hearing:
+    """The paths of one listener, by account."""
+
+    __slots__ = ("alive", "heard_us", "number", "paths")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.paths: Table[int] = Table()
+        self.alive = 0
+        self.heard_us = -(1 << 62)
 
 
 class Columns:

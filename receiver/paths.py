@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
 from receiver.clock import SECOND_US
-from receiver.path_columns import UNSET, Columns
+from receiver.path_columns import UNSET, Columns, Hearing
 from receiver.path_values import (
     ALIVE,
     AWAITED,
@@ -28,11 +28,11 @@ from receiver.path_values import (
     NOWHERE_OF_ROLE,
     STATES,
     Block,
+    Ended,
     Kept,
     PathChange,
     Terms,
 )
-from receiver.tables import Table
 
 __all__ = ["NOWHERE", "Kept", "PathChange", "Paths", "Terms"]
 
@@ -43,32 +43,20 @@ _LOOKS = 250  # in one check, 0.2 ms, and 2 ms where memory is slow: it must not
 _NOWHERE = (NOWHERE, *NOWHERE_OF_ROLE.values())
 
 
-class _Listener:
-    """The paths of one listener, by account."""
-
-    __slots__ = ("alive", "heard_us", "number", "paths")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.paths: Table[int] = Table()
-        self.alive = 0
-        self.heard_us = -(1 << 62)
-
-
 class Paths:
     """Every supervised path. ``terms`` and ``role`` are replaced by whoever knows the register and the listeners."""
 
     def __init__(self) -> None:
         self.terms: Callable[[str, str, int], Terms | None] = lambda _account, _listener, seconds: Terms(seconds)
         self.role: Callable[[str], str] = lambda _listener: ""
-        self.first_heard: deque[tuple[str, str]] = deque(maxlen=100_000)
-        """Accounts, and in which role, heard after they were told singly as never seen; who tells of them takes them out."""
+        self.ended: deque[Ended] = deque(maxlen=100_000)
+        """What was told singly as lost or never seen and has an end but a restoration; who tells of it takes it out."""
         self.quietly_restored = 0
         self.restored_primaries: list[str] = []
         """Accounts whose primary path is back; whoever gives their backup its own interval again takes them out."""
         self.grace_us = 0
         self._began_us = 0
-        self._there: dict[str, _Listener] = {}
+        self._there: dict[str, Hearing] = {}
         self._listeners: list[str] = []
         self._count = [0] * len(STATES)
         self._columns = at = Columns()
@@ -133,7 +121,7 @@ class Paths:
             return  # not supervised any more
         there = self._there.get(listener)
         if there is None:
-            there = self._there[listener] = _Listener(len(self._listeners))
+            there = self._there[listener] = Hearing(len(self._listeners))
             self._listeners.append(listener)
         if listener not in _NOWHERE:
             self._meet(account, self.role(listener))
@@ -152,11 +140,9 @@ class Paths:
         for listener in (NOWHERE, NOWHERE_OF_ROLE.get(role, NOWHERE)):
             number = self._find(account, listener)
             if number is not None:
-                if self._state[number] == NEVER:
-                    self.first_heard.append((account, self.role(listener)))
                 if self._state[number] in (NEVER, NEVER_AS_ONE) and role == "primary":
                     self.restored_primaries.append(account)
-                self._forget(number)
+                self._forget(number, heard=True)
 
     def make_room(self, accounts: int) -> None:
         """Make room for the paths of a register of so many accounts, while nobody waits for us."""
@@ -168,8 +154,12 @@ class Paths:
             self._columns.make_room(min(room + _ROOM, accounts))
             yield
 
-    def _forget(self, number: int) -> None:
-        self._there[self._listeners[self._listener[number]]].paths.take(self._account[number])
+    def _forget(self, number: int, heard: bool = False) -> None:
+        account, listener = self._account[number], self._listeners[self._listener[number]]
+        if self._state[number] in (LOST, NEVER):
+            state = "lost" if self._state[number] == LOST else "never-seen"
+            self.ended.append(Ended(account, listener, self.role(listener), state, heard))
+        self._there[listener].paths.take(account)
         self._turn_to(number, FREE)
         self._columns.give_back(number)
         self._not_before.pop(number, None)
@@ -374,13 +364,18 @@ class Paths:
         """
         self._began_us = now_us
         self._listeners = kept.listeners.copy()
-        self._there = {name: _Listener(n) for n, name in enumerate(kept.listeners)}
+        self._there = {name: Hearing(n) for n, name in enumerate(kept.listeners)}
         left_out = {n for n, name in enumerate(kept.listeners) if name not in _NOWHERE and name not in listeners}
         there = [self._there[name] for name in kept.listeners]
         for block in kept.blocks:
             first = self._columns.extend(block, kept, now_us, gap_us)
             for number, name in enumerate(block.names.decode("ascii").split(), first):
                 state, listener = self._state[number], self._listener[number]
+                if state == LOST and listener in left_out:
+                    where = kept.listeners[listener]
+                    self.ended.append(
+                        Ended(spelled(name), where, (kept.told.roles or {}).get(where, ""), "lost", heard=False)
+                    )
                 if state == FREE or listener in left_out:
                     self._state[number] = FREE
                     self._columns.give_back(number)

@@ -51,13 +51,16 @@ REASONS = {
     "paths-restored": "paths lost at once were heard again before they were told singly; the count stands for them",
     "listener-silent": "all supervised paths of a listener are lost",
     "listener-silent-cleared": "a listener whose supervised paths were all lost hears one again",
+    "path-lost-cleared": "a path told as lost is not supervised any more",
     "never-seen": "a supervised account was never heard, or many at once, which the count says",
-    "never-seen-cleared": "a supervised account told as never seen was heard; without an account: all told as one were",
+    "never-seen-cleared": "a supervised account told as never seen was heard, or is awaited no more; without an account: "
+    "all told as one were",
 }
 BEGINNINGS = {
     "automation-lost": "automation-lost", "automation-restored": "automation-lost",
     "listener-silent": "listener-silent", "listener-silent-cleared": "listener-silent",
     "never-seen": "never-seen", "never-seen-cleared": "never-seen",
+    "path-lost-cleared": "path-lost-cleared",  # of a path's own event
     "paths-lost": "paths-lost", "paths-restored": "paths-lost", "paths-lost-cleared": "paths-lost",
 }  # fmt: skip
 """Beginnings and ends that are told in the order in which they happen, each with its beginning."""
@@ -89,6 +92,7 @@ class Trouble:
     raw: str | None = None
     output: str | None = None
     accounts: tuple[str, ...] | None = None
+    role: str | None = None
 
 
 Kind = tuple[str | None, str | None]
@@ -233,7 +237,7 @@ class Troubles:
     def _pair(self, trouble: Trouble, now_us: int) -> _Pair:
         where = trouble.listener or trouble.output
         begun = BEGINNINGS[trouble.reason]
-        kind = begun, trouble.account, None if begun == "paths-lost" else where  # a storm ends everywhere
+        kind = begun, trouble.account, trouble.role, None if begun == "paths-lost" else where  # a storm ends everywhere
         pair = self._pairs.get(kind)
         if pair is None or (pair.until_us <= now_us and not pair.held):
             pair = self._pairs[kind] = _Pair(now_us + WINDOW_SECONDS * SECOND_US)

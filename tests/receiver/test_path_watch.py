@@ -112,7 +112,7 @@ def test_the_end_of_what_was_told_as_one_is_told_as_one_also_over_a_restart(tmp_
 def test_an_account_heard_before_it_could_be_told_as_never_seen_is_no_news(tmp_path: Path) -> None:
     room = Room(tmp_path, **many(30, "60"))
     room.until(60)
-    while not room.watch._never:
+    while not room.watch._never.found:
         room.now_us += S
         for _ in range(3):
             room.watch._go_on_reviewing()
@@ -311,7 +311,7 @@ def test_a_silent_listener_is_told_once_with_how_long_it_heard_nobody_and_cleare
     assert third.reasons() == [("listener-silent-cleared", 1)]
 
 
-def test_a_silent_listener_whose_accounts_are_taken_out_hears_nobody_again(tmp_path: Path) -> None:
+def test_a_silent_listener_whose_accounts_are_taken_out_is_silent_no_more(tmp_path: Path) -> None:
     room = Room(tmp_path, A="60", B="60")
     for name in room.register:
         room.seen(name.account)
@@ -320,7 +320,100 @@ def test_a_silent_listener_whose_accounts_are_taken_out_hears_nobody_again(tmp_p
     room.register._rows = Table()
     room.watch.changed(["A", "B"])
     room.until(70)
-    assert room.reasons() == []
+    (silent, *ended) = room.troubles
+    assert (silent.reason, silent.text) == ("listener-silent-cleared", "listener wire has no supervised paths any more")
+    assert [(trouble.reason, trouble.account, trouble.role) for trouble in ended] == [
+        ("path-lost-cleared", "A", "primary"), ("path-lost-cleared", "B", "primary"),
+    ]  # fmt: skip
+
+
+def accounts(**rows: str) -> Accounts:
+    supervision = {name: parse(text) for name, text in rows.items()}
+    return Accounts({n: Account(n, supervision_seconds=s.primary_seconds, supervision=s) for n, s in supervision.items()})
+
+
+def test_an_account_told_as_never_seen_that_is_awaited_otherwise_has_one_end_for_each_beginning(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="60", B="60", C="60")
+    room.until(80)
+    room.troubles.clear()
+    room.watch.take(accounts(A="DP4+0", B="60"))
+    room.until(400)
+    told = [(trouble.reason, trouble.account, trouble.role) for trouble in room.troubles]
+    assert sorted(told[:2]) == [("never-seen-cleared", "A", None), ("never-seen-cleared", "C", None)]
+    assert told[2:] == [("never-seen", "A", "primary"), ("never-seen", "A", "backup")]
+    assert "account A, told as never seen, is not awaited so any more" in [trouble.text for trouble in room.troubles]
+    room.troubles.clear()
+    room.seen("A", "radio")
+    room.seen("A", "wire")
+    room.until(410)
+    told = [(trouble.reason, trouble.account, trouble.role) for trouble in room.troubles]
+    assert told == [("never-seen-cleared", "A", "backup"), ("never-seen-cleared", "A", "primary")]
+
+
+def test_an_account_lost_and_taken_out_ends_what_was_told(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="60", B="60", C="60")
+    for name in "ABC":
+        room.seen(name, "radio")
+    room.until(65)
+    assert len(room.told()) == 3
+    room.troubles.clear()
+    room.watch.take(accounts(C="60"))
+    for _ in range(200):
+        room.watch._go_on_reviewing()
+    room.seen("C", "radio")
+    room.until(66)
+    first, second = [trouble for trouble in room.troubles if trouble.account]
+    assert {first.account, second.account} == {"A", "B"}
+    assert (first.reason, first.listener, first.role) == ("path-lost-cleared", "radio", "backup")
+    assert first.text.endswith("told as lost at listener radio, is not supervised there any more")
+    assert room.told() == [("C", "radio", "restored")]
+
+
+def test_what_waits_to_be_ended_and_what_was_told_of_many_is_ended_after_a_restart(tmp_path: Path) -> None:
+    rows = many(60, "60")
+    room = Room(tmp_path, **rows)
+    for name in rows:
+        room.seen(name)
+    room.until(63)
+    for name in rows:
+        room.seen(name)
+    room.until(64)
+    assert [reason for reason, _ in room.reasons()] == ["paths-lost", "listener-silent", "listener-silent-cleared"]
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))  # every path is back, and the storm not over
+    again = Room(tmp_path, **rows)
+    again.until(2)
+    assert again.reasons() == [("paths-restored", 60), ("paths-lost-cleared", 1)]
+
+
+def test_accounts_heard_at_last_are_told_so_after_a_restart(tmp_path: Path) -> None:
+    rows = {f"A{n:02d}": str(60 + 4 * n) for n in range(40)}
+    room = Room(tmp_path, **rows)
+    room.until(300)
+    assert room.reasons() == [("never-seen", 1)] * 40
+    for name in rows:
+        room.seen(name)
+    room.until(301)
+    assert room.reasons() == [("never-seen-cleared", 1)] * 20
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    again = Room(tmp_path, **rows)
+    again.until(2)
+    assert again.reasons() == [("never-seen-cleared", 1)] * 20
+
+
+def test_a_path_lost_at_a_listener_that_is_no_more_after_a_restart_is_ended(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="60")
+    room.seen("A", "radio")
+    room.until(65)
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    again, troubles = Paths(), list[Trouble]()
+    watch = PathWatch(
+        again, SETTINGS, LISTENERS[:1], tmp_path, Telemetry(), lambda _change, _at: None,
+        lambda trouble, _at: troubles.append(trouble),
+    )  # fmt: skip
+    watch.begin(room.register, 3700 * S, 0)
+    watch.look(3701 * S, S)
+    (ended,) = troubles
+    assert (ended.reason, ended.account, ended.listener, ended.role) == ("path-lost-cleared", "A", "radio", "backup")
 
 
 def test_accounts_list_says_how_each_path_stands_as_it_was_written_down(tmp_path: Path) -> None:

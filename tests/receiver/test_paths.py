@@ -93,7 +93,7 @@ def test_an_account_never_heard_is_told_after_grace_and_interval_and_is_not_call
     assert paths.check(1000 * S) == []
     assert (paths.never(never, as_one=False), paths.never(never, as_one=False)) == (True, False)
     assert paths.seen("1", "main", 60, 1000 * S) is None
-    assert list(paths.first_heard) == [("1", "")]
+    assert list(paths.ended) == [("1", "", "", "never-seen", True)]
     assert paths.count() == {"alive": 1, "lost": 0, "never-seen": 0}
     paths.confirm("1", lambda _: Terms(60), 1001 * S)
     assert paths.count() == {"alive": 1, "lost": 0, "never-seen": 0}
@@ -103,7 +103,7 @@ def test_an_awaited_account_that_is_heard_in_time_is_no_news() -> None:
     paths = Paths()
     paths.confirm("1", lambda _: Terms(60), 0)
     paths.seen("1", "main", 60, 30 * S)
-    assert list(paths.first_heard) == []
+    assert list(paths.ended) == []
     assert states(paths.check(91 * S)) == [("1", "lost")]
 
 
@@ -381,7 +381,7 @@ def test_what_was_told_before_a_restart_is_not_told_again_and_its_end_is(tmp_pat
     assert restored is not None
     assert restored.state == "restored"
     resumed.seen("never", "main", 60, 1000 * S)
-    assert list(resumed.first_heard) == [("never", "")]
+    assert list(resumed.ended) == [("never", "", "", "never-seen", True)]
 
 
 def test_paths_of_listeners_that_are_gone_are_not_taken_over_and_those_of_accounts_go_with_the_first_review(
