@@ -52,7 +52,8 @@ class Told(NamedTuple):
     """What was told and has no end yet, beside the states of paths, as it is written down.
 
     ``storm`` and ``never_as_one`` are what was told of many; ``silent`` the listeners told as silent, None where that was
-    not written down; ``back`` how many paths of a storm were heard again; ``roles`` is of the listeners.
+    not written down; ``back`` how many paths of a storm were heard again; ``roles`` is of the listeners. What was told since
+    is in the journal, after ``position`` at the most.
     """
 
     storm: bool = False
@@ -61,6 +62,7 @@ class Told(NamedTuple):
     silent: Sequence[str] | None = None
     ended: Sequence[Sequence[Any]] = ()
     roles: Mapping[str, str] | None = None
+    position: int | None = None
 
 
 class Terms(NamedTuple):

@@ -24,6 +24,7 @@ from receiver.config import ListenerSettings, SupervisionSettings
 from receiver.errors import PathsUnreadable, RegisterUnavailable
 from receiver.intervals import Supervision
 from receiver.never_seen import NeverSeen
+from receiver.path_recall import Recall, Since
 from receiver.path_values import NOWHERE_OF_ROLE, Ended, Told
 from receiver.paths import Kept, PathChange, Paths, Terms
 from receiver.storms import Burst, Storm
@@ -71,10 +72,12 @@ class PathWatch:
         self._losers: set[str] = set()  # listeners that lost a path since the last look
         self._save_at_us = 0
         self._copying: Iterator[Kept | None] | None = None
-        self._copied_us = 0  # wall time of the copy that is being made
+        self._copied_us = self._copied_at = 0  # wall time of the copy that is being made, and the journal's position
         self._writing = threading.Lock()
         self._write_failed: OSError | None = None
         self._failure_told = False
+        self.position: Callable[[], int] = lambda: 0
+        """The journal's newest position on disk; replaced by whoever knows it."""
         paths.terms = lambda account, listener, _seconds: self._wanted(account, listener)
         paths.role = self._role
         self._primaries = [name for name, role in self._roles.items() if role == "primary"]
@@ -82,37 +85,44 @@ class PathWatch:
         self._both = bool(self._primaries and self._backups)
         paths.grace_us = int(settings.grace_seconds * SECOND_US)
 
-    def begin(self, register: Accounts, now_us: int, steady_us: int) -> None:
-        """Go on with the paths that were written down, and await those of the register that are not among them."""
+    def begin(self, register: Accounts, now_us: int, steady_us: int, told_since: Since = lambda _position: ()) -> None:
+        """Go on with the paths that were written down, and await those of the register that are not among them.
+
+        ``told_since`` returns what was told of them after that.
+        """
         self._register, self._steady_us = register, steady_us
-        self._save_at_us = steady_us + self._save_us()
         try:
             found = path_file.read(self._file)
         except PathsUnreadable as error:
             self._telemetry.warned("the state of supervised paths begins anew, none is lost until it was heard", error=error)
             found = None
-        if found is not None:
+        if found is not None:  # else they are written down at once: a crash would forget what was told
+            self._save_at_us = steady_us + self._save_us()
             kept, wall_us = found
             gap_us = path_file.gap_us(wall_us, now_us)
             self._paths.resume(kept, self._roles.keys(), register.spelled, gap_us, steady_us)
-            self._resume(kept.told)
+            recall = Recall(self._paths, kept.told, self._roles, now_us, steady_us)
+            if (failed := recall.take_all(told_since)) is not None:
+                self._telemetry.warned("what was told last of supervised paths cannot be read", error=failed)
+            self._resume(recall)
         self._paths.make_room(len(register))
         self.take(register)
 
-    def _resume(self, told: Told) -> None:
+    def _resume(self, recall: Recall) -> None:
         """Go on with what was told and has no end yet."""
+        told = recall.told
+        if recall.storm:
+            self._storm.resume(self._steady_us)
         self._told_as_one = told.storm or self._paths.held > 0
         self._never.as_one = told.never_as_one or self._paths.never_as_one > 0
         self._paths.quietly_restored = told.back
-        self._paths.ended.extend(Ended(*ended) for ended in told.ended)
         self._silent = set(told.silent or ())
-        if told.silent is None:  # not written down
-            self._silent = {name for name in self._roles if self._paths.silent(name) > 1}
 
     def _told(self) -> Told:
         waiting = [*self._paths.ended, *self._never.ended, *self._lost_ended]
         silent, roles = sorted(self._silent), self._roles
-        return Told(self._told_as_one, self._never.as_one, self._paths.quietly_restored, silent, waiting, roles)
+        back = self._paths.quietly_restored
+        return Told(self._told_as_one, self._never.as_one, back, silent, waiting, roles, self._copied_at)
 
     def take(self, register: Accounts) -> None:
         """Take a register that was read anew; `review` goes through it a part at a time."""
@@ -276,6 +286,7 @@ class PathWatch:
         if steady_us >= self._save_at_us and self._copying is None:
             self._save_at_us = steady_us + self._save_us()
             self._copying, self._copied_us = self._paths.keeping(steady_us), now_us
+            self._copied_at = self.position()
         self._go_on_copying()
         if self._write_failed is not None and not self._failure_told:
             self._telemetry.warned("supervised paths cannot be written down for the next start", error=self._write_failed)
@@ -369,6 +380,7 @@ class PathWatch:
         """Write all paths down for the next start, if the disk takes them in time."""
         loop, written = asyncio.get_running_loop(), asyncio.Event()
         self._copying = None
+        self._copied_at = self.position()
         kept = self._paths.kept(steady_us)._replace(told=self._told())
         self._write_in_thread(kept, now_us, lambda: _say(loop, written))
         try:

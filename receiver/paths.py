@@ -37,7 +37,6 @@ from receiver.path_values import (
 __all__ = ["NOWHERE", "Kept", "PathChange", "Paths", "Terms"]
 
 _TURN = 3600  # slots of a second; a longer interval is looked at once a turn
-_ROOM = 250  # made in one step, 6 µs
 _LOOKS = 250  # in one check, 0.2 ms, and 2 ms where memory is slow: it must not hold up a duress
 
 _NOWHERE = (NOWHERE, *NOWHERE_OF_ROLE.values())
@@ -60,6 +59,7 @@ class Paths:
         self._listeners: list[str] = []
         self._count = [0] * len(STATES)
         self._columns = at = Columns()
+        self.make_room, self.making_room = at.make_room, at.making_room  # for a register of so many accounts
         self._account, self._listener, self._state, self._seen_us = at.account, at.listener, at.state, at.seen_us
         self._interval, self._margin, self._gap_us = at.interval, at.margin, at.gap_us
         self._slot, self._round_of = at.slot, at.round_of
@@ -143,16 +143,6 @@ class Paths:
                 if self._state[number] in (NEVER, NEVER_AS_ONE) and role == "primary":
                     self.restored_primaries.append(account)
                 self._forget(number, heard=True)
-
-    def make_room(self, accounts: int) -> None:
-        """Make room for the paths of a register of so many accounts, while nobody waits for us."""
-        self._columns.make_room(accounts)
-
-    def making_room(self, accounts: int) -> Iterator[None]:
-        """Do the same, for some of them a step."""
-        for room in range(self._columns.room, accounts, _ROOM):
-            self._columns.make_room(min(room + _ROOM, accounts))
-            yield
 
     def _forget(self, number: int, heard: bool = False) -> None:
         account, listener = self._account[number], self._listeners[self._listener[number]]
@@ -387,6 +377,21 @@ class Paths:
                 self._count[state] += 1
                 if state in (ALIVE, AWAITED):
                     self._put(number, now_us)
+
+    def recall(self, account: str, listener: str, state: int, seen_us: int, now_us: int) -> bool:
+        """Put a path to what was told of it after it was written down; False where it is not supervised any more."""
+        number = self._find(account, listener)
+        if number is None and (state in (LOST, NEVER, NEVER_AS_ONE)):
+            self._begin(account, listener, ALIVE, self.terms(account, listener, 0), now_us)
+            number = self._find(account, listener)
+        if number is None:
+            return False
+        self._slot[number] = UNSET
+        self._seen_us[number], self._gap_us[number] = seen_us, 0
+        self._turn_to(number, state)
+        if state in (ALIVE, AWAITED):
+            self._put(number, now_us)
+        return True
 
     def count(self) -> dict[str, int]:
         """Return how many paths are alive and lost, and how many supervised accounts were never heard."""

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from receiver.accounts import Account, Accounts
 from receiver.cli import main
 from receiver.clock import SECOND_US as S
 from receiver.config import ListenerSettings, SupervisionSettings
-from receiver.errors import RegisterUnavailable
+from receiver.errors import JournalUnavailable, RegisterUnavailable
 from receiver.intervals import Supervision, parse
 from receiver.path_watch import PathWatch
 from receiver.paths import PathChange, Paths
@@ -29,6 +29,9 @@ LISTENERS = [ListenerSettings(name="wire", role="primary"), ListenerSettings(nam
 class Room:
     """A watch, its paths and what it told; wall time is steady time and an hour."""
 
+    later: Sequence[dict[str, object]] = ()
+    """What was told since the paths were written down."""
+
     def __init__(self, folder: Path, **rows: str) -> None:
         supervision = {name: parse(text) for name, text in rows.items()}
         self.register = Accounts(
@@ -41,7 +44,7 @@ class Room:
             self.paths, SETTINGS, LISTENERS, folder, Telemetry(),
             lambda change, _: self.changes.append(change), lambda trouble, _: self.troubles.append(trouble),
         )  # fmt: skip
-        self.watch.begin(self.register, 3600 * S, 0)
+        self.watch.begin(self.register, 3600 * S, 0, lambda _position: self.later)
 
     def until(self, second: int) -> None:
         """Look each second."""
@@ -547,7 +550,7 @@ def test_paths_are_copied_a_part_at_a_time_and_written_down_when_all_are_there(
     monkeypatch.setattr("receiver.path_columns.PATHS_A_BLOCK", 10)
     room = Room(tmp_path, **many(100, "600"))
     room.until(1)
-    room.watch._save_at_us = 0
+    room.watch._save_at_us, room.watch._copying = 0, None
     room.watch.look(room.now_us + 3600 * S, room.now_us)
     steps = 1
     while room.watch._go_on_copying():
@@ -646,3 +649,53 @@ def test_what_is_awaited_on_one_path_is_so_after_a_restart_and_no_longer_once_th
     again.watch.take(Accounts({"A": Account("A", supervision_seconds=60)}))
     again.until(2)
     assert again.paths.count() == {"alive": 1, "lost": 0, "never-seen": 0}
+
+
+def test_what_was_told_since_the_paths_were_written_down_is_taken_over_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"lost": "600", "back": "600", "late": "600", "never": "600", "heard": "600", "gone": "600"}
+    room = Room(tmp_path, **rows)
+    for name in ("lost", "back", "gone"):
+        room.seen(name)
+    room.until(5)
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    path = {"listener": "wire", "role": "primary", "last_seen": "1970-01-01T00:30:00Z"}
+    later: list[dict[str, object]] = [
+        {"state": "lost", "account": "lost", **path}, {"state": "lost", "account": "back", **path},
+        {"state": "restored", "account": "back", **path}, {"state": "lost", "account": "late", **path},
+        {"state": "lost", "account": "gone", **path}, {"state": "lost", "account": "gone", **path, "listener": "old"},
+        {"reason": "never-seen", "account": "never"}, {"reason": "never-seen", "account": "heard"},
+        {"reason": "never-seen-cleared", "account": "heard"}, {"reason": "undecryptable", "account": "lost"},
+        {"reason": "listener-silent", "account": None, "listener": "radio"}, {"reason": "paths-lost", "account": None},
+        {"reason": "listener-silent", "account": None, "listener": "wire"}, {"reason": "paths-restored", "account": None},
+        {"reason": "listener-silent-cleared", "account": None, "listener": "wire"},
+    ]  # fmt: skip
+    del rows["gone"]
+    monkeypatch.setattr(Room, "later", later)
+    again = Room(tmp_path, **rows)
+    again.until(2)
+    ended = [(trouble.reason, trouble.account, trouble.listener) for trouble in again.troubles]
+    assert ended == [
+        ("listener-silent-cleared", None, "radio"), ("path-lost-cleared", "gone", "old"),
+        ("path-lost-cleared", "gone", "wire"),
+    ]  # fmt: skip
+    again.troubles.clear()
+    for name in rows:
+        again.seen(name)
+    assert again.told() == [("lost", "wire", "restored"), ("late", "wire", "restored")]
+    again.until(40)
+    assert again.reasons() == [("never-seen-cleared", 1), ("paths-lost-cleared", 1)]
+
+
+def test_a_journal_that_cannot_be_read_keeps_no_path_from_being_watched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(_position: int) -> list[dict[str, object]]:
+        raise JournalUnavailable("away")
+
+    room = Room(tmp_path, A="60")
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    watch = PathWatch(Paths(), SETTINGS, LISTENERS, tmp_path, Telemetry(), lambda *_: None, lambda *_: None)
+    watch.begin(room.register, 3600 * S, 0, away)
+    assert "what was told last of supervised paths cannot be read" in caplog.text
