@@ -1,4 +1,7 @@
-"""Tells of accounts that were never heard, and of the end of that: one by one, or those that would end in a sum as one."""
+"""Tells of accounts that were never heard, and of the end of that: one by one, or those that would end in a sum as one.
+
+And of paths told as lost that nobody waits for any more.
+"""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -66,3 +69,17 @@ class NeverSeen:
             text = "all accounts told together as never seen were heard, or are not supervised any more"
             self._ended_singly.raised(steady_us)
             self._raise(Trouble("never-seen-cleared", text, now_us), now_us)
+
+
+def tell_lost_ends(
+    waiting: deque[Ended], paths: Paths, most: int, raise_trouble: Callable[[Trouble, int], None], now_us: int
+) -> None:
+    """Tell of some paths told as lost that are not supervised any more."""
+    for _ in range(min(len(waiting), most)):
+        ended = waiting.popleft()
+        if paths.lost(ended.account, ended.listener):  # supervised again, and lost: that must not be closed
+            waiting.append(ended)
+            continue
+        name, where, role = ended.account, ended.listener, ended.role or None
+        text = f"account {name}, told as lost at listener {where}, is not supervised there any more"
+        raise_trouble(Trouble("path-lost-cleared", text, now_us, account=name, listener=where, role=role), now_us)

@@ -23,7 +23,7 @@ from receiver.clock import SECOND_US, both_us, monotonic
 from receiver.config import ListenerSettings, SupervisionSettings
 from receiver.errors import PathsUnreadable, RegisterUnavailable
 from receiver.intervals import Supervision
-from receiver.never_seen import NeverSeen
+from receiver.never_seen import NeverSeen, tell_lost_ends
 from receiver.path_recall import Recall, Since
 from receiver.path_values import NOWHERE_OF_ROLE, Ended, Told
 from receiver.paths import Kept, PathChange, Paths, Terms
@@ -32,6 +32,7 @@ from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
 
 _STEPS = 100  # accounts and paths reviewed at once, 0.3 ms, and up to 2 ms where a million are out of the processor's cache
+_CHANGES = 10  # accounts changed by a command that are read at once, 1 ms: a key is opened for each
 _BLOCKS = 2  # of paths copied at once, 0.2 ms
 _RENEWALS, _MOST_RENEWALS = 50, 1_000_000  # backups looked after at once, 1 ms, and those that wait for it
 _STEP_SECONDS, _REST_SECONDS = 0.01, 0.5  # between two steps at least, and where there is nothing to do
@@ -65,6 +66,7 @@ class PathWatch:
         self._silent: set[str] = set()
         self._review: Iterator[bool] = iter(())
         self._review_again = False
+        self._changed: deque[str] = deque()
         self._renewals: deque[str] = deque(maxlen=_MOST_RENEWALS)
         self._steady_us = 0
         self._never = NeverSeen(paths, raise_trouble)
@@ -131,19 +133,22 @@ class PathWatch:
         self._review_again = False
 
     def changed(self, names: Collection[str]) -> None:
-        """Take the accounts of these upper-case names as they are in the register now.
+        """Take the accounts of these upper-case names as they are in the register; `review` looks at a few at a time."""
+        self._changed.extend(names)
 
-        Raises:
-            RegisterUnavailable: it cannot be read now.
-        """
-        for name in names:
-            entry = self._register.find(name)
-            supervision = _supervision(entry)
-            if supervision is None:
-                self._paths.forget(name)
-                self._review_again = True  # it may have been spelled otherwise
-            else:
-                self._confirm(entry.account, supervision)
+    def _go_on_with_changes(self) -> bool:
+        with suppress(RegisterUnavailable):  # told of elsewhere; tried again after a rest
+            for _ in range(min(len(self._changed), _CHANGES)):
+                entry = self._register.find(name := self._changed[0])
+                supervision = _supervision(entry)
+                if supervision is None:
+                    self._paths.forget(name)
+                    self._review_again = True  # it may have been spelled otherwise
+                else:
+                    self._confirm(entry.account, supervision)
+                self._changed.popleft()
+            return bool(self._changed)
+        return False
 
     def _reviewing(self, register: Accounts, expected: Iterator[tuple[str, Supervision] | None]) -> Iterator[bool]:
         """Review one account a step; False where the next has not been read yet."""
@@ -228,6 +233,7 @@ class PathWatch:
         while True:
             began = monotonic()
             busy = self._go_on_reviewing()
+            busy |= self._go_on_with_changes()
             self._go_on_renewing(self._steady_us)
             busy |= self._go_on_copying()
             took = monotonic() - began
@@ -271,6 +277,7 @@ class PathWatch:
         """Tell what is told of many paths at once; and do a step of what ``parts`` do, for one who only looks."""
         self._steady_us = steady_us
         self._go_on_reviewing()
+        self._go_on_with_changes()
         self.find_some(now_us, steady_us)
         self._go_on_with_storm(now_us, steady_us)
         never = self._never.tell(now_us, steady_us)
@@ -346,14 +353,7 @@ class PathWatch:
         while self._paths.ended:
             ended = self._paths.ended.popleft()
             (self._lost_ended if ended.state == "lost" else self._never.ended).append(ended)
-        for _ in range(min(len(self._lost_ended), self.settings.storm_events_per_second)):
-            ended = self._lost_ended.popleft()
-            if self._paths.lost(ended.account, ended.listener):  # supervised again, and lost: that must not be closed
-                self._lost_ended.append(ended)
-                continue
-            name, where, role = ended.account, ended.listener, ended.role or None
-            text = f"account {name}, told as lost at listener {where}, is not supervised there any more"
-            self._raise(Trouble("path-lost-cleared", text, now_us, account=name, listener=where, role=role), now_us)
+        tell_lost_ends(self._lost_ended, self._paths, self.settings.storm_events_per_second, self._raise, now_us)
         self._never.tell_ends(tuple(self._roles), now_us, steady_us)
 
     # -- over a restart -------------------------------------------------------------------------------------------

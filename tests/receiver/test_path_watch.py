@@ -501,6 +501,7 @@ def test_changes_of_single_accounts_count_at_once_and_whoever_is_gone_is_forgott
     rows = {"A": Account("A", supervision_seconds=200), "D": Account("D", supervision_seconds=20)}
     room.register._rows = Table(rows)
     room.watch.changed(["A", "B", "C", "D"])
+    assert not room.watch._go_on_with_changes()
     assert room.paths.count() == {"alive": 2, "lost": 0, "never-seen": 1}  # c is spelled otherwise, and found by the review
     room.until(7)
     assert room.paths.count() == {"alive": 1, "lost": 0, "never-seen": 1}
@@ -699,3 +700,29 @@ def test_a_journal_that_cannot_be_read_keeps_no_path_from_being_watched(
     watch = PathWatch(Paths(), SETTINGS, LISTENERS, tmp_path, Telemetry(), lambda *_: None, lambda *_: None)
     watch.begin(room.register, 3600 * S, 0, away)
     assert "what was told last of supervised paths cannot be read" in caplog.text
+
+
+def test_of_a_thousand_accounts_changed_at_once_a_few_are_read_at_a_time_and_tried_again_where_that_fails(
+    tmp_path: Path,
+) -> None:
+    class Away(Accounts):
+        found, away = 0, False
+
+        def find(self, account: str) -> Account:
+            if self.away:
+                raise RegisterUnavailable("away")
+            self.found += 1
+            return super().find(account)
+
+    room, names = Room(tmp_path), [f"{n:04d}" for n in range(1000)]
+    register = Away({name: Account(name, supervision_seconds=60, supervision=parse("60")) for name in names})
+    room.watch._register = register
+    room.watch.changed(names)
+    assert room.watch._go_on_with_changes()
+    assert register.found == 10
+    register.away = True
+    assert not room.watch._go_on_with_changes()
+    register.away = False
+    while room.watch._go_on_with_changes():
+        pass
+    assert room.paths.count()["never-seen"] == register.found == 1000
