@@ -138,8 +138,7 @@ class Paths:
     def _meet(self, account: str, role: str) -> None:
         """An awaited account was heard, at a listener of a role: it is awaited there no more."""
         for listener in (NOWHERE, NOWHERE_OF_ROLE.get(role, NOWHERE)):
-            number = self._find(account, listener)
-            if number is not None:
+            if (number := self._find(account, listener)) is not None:
                 if self._state[number] in (NEVER, NEVER_AS_ONE) and role == "primary":
                     self.restored_primaries.append(account)
                 self._forget(number, heard=True)
@@ -219,10 +218,12 @@ class Paths:
         return gone
 
     def _look(self, number: int, now_us: int, gone: list[PathChange]) -> None:
-        if self._due_us(number) > now_us:
+        due_us = self._due_us(number)
+        if self._not_before.get(number, now_us + 1) <= now_us:
+            del self._not_before[number]
+        if due_us > now_us:
             self._put(number, now_us)
             return
-        self._not_before.pop(number, None)
         self._slot[number] = UNSET
         if self._state[number] == ALIVE:
             gone.append(self._change(number, "lost"))
@@ -295,14 +296,11 @@ class Paths:
         return None if there is None else there.paths.get(account)
 
     def renew(self, account: str, listener: str, now_us: int) -> None:
-        """Take over what a path is allowed now; if that is less than before, it begins now."""
+        """Take over what a path is allowed now."""
         number = self._find(account, listener)
         terms = None if number is None else self.terms(account, listener, self._interval[number])
-        if number is None or terms is None:
-            return
-        if terms.interval_seconds < self._interval[number]:
-            self._not_before[number] = now_us + (terms.interval_seconds + terms.margin_seconds) * SECOND_US
-        self._revise(number, terms, now_us)
+        if number is not None and terms is not None:
+            self._revise(number, terms, now_us)
 
     # -- the register was read again --------------------------------------------------------------------------------
 
@@ -325,9 +323,12 @@ class Paths:
                 self._forget(number)
 
     def _revise(self, number: int, terms: Terms, now_us: int) -> None:
-        if terms != (self._interval[number], self._margin[number]):
+        """Hold a path to what is wanted of it now; a shorter interval begins now, for nobody called by it before."""
+        if terms != (before := (self._interval[number], self._margin[number])):
             self._interval[number], self._margin[number] = terms
             if self._state[number] in (ALIVE, AWAITED):
+                if sum(terms) < sum(before):
+                    self._not_before[number] = now_us + sum(terms) * SECOND_US
                 self._put(number, now_us)
 
     # -- over a restart -------------------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ def test_the_end_that_had_to_wait_does_not_close_a_loss_of_that_account(tmp_path
         room.seen(f"A{n:03d}")
     for n in range(5):
         room.seen(f"B{n}")
-    room.until(219)
+    room.until(165)
     assert room.reasons() == [("never-seen-cleared", 1)] * 20
     room.watch.take(Accounts({f"B{n}": Account(f"B{n}", supervision_seconds=20) for n in range(5)}))
     room.until(230)

@@ -81,6 +81,18 @@ def test_a_path_no_longer_supervised_is_forgotten_and_a_changed_interval_counts_
     assert states(paths.check(200 * S)) == [("1", "lost")]
 
 
+def test_a_shorter_interval_begins_when_it_is_set_and_is_not_held_against_what_was_silent_before() -> None:
+    paths = Paths()
+    for account in ("1", "2"):
+        paths.seen(account, "main", HOUR, 0)
+        paths.confirm(account, lambda _: Terms(90, 10), 600 * S)
+    assert paths.check(601 * S) == []  # it had an hour until a moment ago
+    paths.seen("1", "main", 90, 640 * S)
+    assert states(paths.check(701 * S)) == [("2", "lost")]
+    assert states(paths.check(741 * S)) == [("1", "lost")]
+    assert not paths._not_before
+
+
 def test_an_account_never_heard_is_told_after_grace_and_interval_and_is_not_called_lost() -> None:
     paths = Paths()
     paths.grace_us = 100 * S
