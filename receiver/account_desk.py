@@ -24,7 +24,7 @@ class AccountDesk:
         self._tests = Desk(data_dir, pipeline.on_test, tell)
         self._tests.load()
         self.keys = KeyWatch(data_dir, accounts, pipeline.senders.key_of, count)
-        self._sightings = Sightings(data_dir, pipeline.senders.last_heard)
+        self._sightings = Sightings(data_dir, lambda name: pipeline.senders.last_heard(accounts().spelled(name)))
 
     @property
     def parts(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:

@@ -19,6 +19,7 @@ from receiver.gauges import add_account_gauges, add_clock_gauges, add_output_gau
 from receiver.journal import Journal, Origin, Reader, Row, Stored
 from receiver.journal_watch import JournalWatch
 from receiver.outputs import Forwarder, Surroundings
+from receiver.path_recall import told_since
 from receiver.path_watch import PathWatch
 from receiver.pipeline import Pipeline
 from receiver.telemetry import Labelled, Telemetry
@@ -77,7 +78,9 @@ class Parts:
             pipeline.paths, settings.supervision, settings.listeners, data_dir, self._telemetry,
             lambda change, now_us: pipeline.tell_path(change, self._home(), now_us), self._raise,
         )  # fmt: skip
-        self._path_watch.begin(self.accounts, *clock.both_us())
+        self._path_watch.position = self._journal.newest_position
+        with contextlib.closing(Reader(data_dir)) as reader:
+            self._path_watch.begin(self.accounts, *clock.both_us(), lambda position: told_since(reader, position))
         self._desk = AccountDesk(data_dir, pipeline, lambda: self.accounts, self._tell_own, self._around.raise_trouble)
 
     def _forwarder(self, settings: config.OutputSettings) -> Forwarder:

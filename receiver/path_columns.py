@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterator
 
 from receiver.path_values import FREE, NAME_BYTES, Block, Kept, padded
+from receiver.tables import Table
 
 UNSET = 0xFFFF
 """The slot of a path that is on none."""
@@ -16,6 +17,19 @@ PATHS_A_BLOCK = 2000
 """Copied in one step, 0.1 ms."""
 _CHANGED_AT_ONCE = 500  # 50,000 a second: more than are heard for the first time
 _LEAST_ROOM = 16
+_ROOM = 250  # made in one step, 6 µs
+
+
+class Hearing:
+    """The paths of one listener, by account."""
+
+    __slots__ = ("alive", "heard_us", "number", "paths")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.paths: Table[int] = Table()
+        self.alive = 0
+        self.heard_us = -(1 << 62)
 
 
 class Columns:
@@ -53,6 +67,12 @@ class Columns:
             column.frombytes(bytes(column.itemsize * more))
         self.slot += array("H", [UNSET]) * more
         self.round_of += bytes(more)
+
+    def making_room(self, paths: int) -> Iterator[None]:
+        """Do the same, for some of them a step."""
+        for room in range(self.room, paths, _ROOM):
+            self.make_room(min(room + _ROOM, paths))
+            yield
 
     def extend(self, block: Block, kept: Kept, now_us: int, gap_us: int) -> int:
         """Go on with the paths of a block that was written down ``gap_us`` ago; return the first one's number.

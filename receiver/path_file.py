@@ -17,7 +17,7 @@ from typing import Any
 from zlib import crc32
 
 from receiver.errors import PathsUnreadable
-from receiver.path_values import NAME_BYTES, Block, Kept
+from receiver.path_values import NAME_BYTES, Block, Kept, Told
 
 FILE_NAME = "paths.state"
 _FORMAT = "dc09-receiver paths 3"
@@ -36,7 +36,7 @@ def write(file: Path, kept: Kept, wall_us: int) -> None:
     """
     head = {
         "format": _FORMAT, "wall_us": wall_us, "began_us": kept.began_us, "now_us": kept.now_us, "listeners": kept.listeners,
-        "counts": [len(block.state) for block in kept.blocks],
+        "counts": [len(block.state) for block in kept.blocks], "told": kept.told._asdict(),
     }  # fmt: skip
     parts = chain([json.dumps(head).encode() + b"\n"], map(_packed, kept.blocks))
     crc = 0
@@ -80,7 +80,8 @@ def read(file: Path) -> tuple[Kept, int] | None:
     for count in head["counts"]:
         blocks.append(_unpacked(raw, at, count))
         at += count * _PATH_BYTES
-    return Kept(head["listeners"], head["began_us"], head["now_us"], blocks), int(head["wall_us"])
+    told = Told(**head.get("told", {}))
+    return Kept(head["listeners"], head["began_us"], head["now_us"], blocks, told), int(head["wall_us"])
 
 
 def _unpacked(raw: bytes, at: int, count: int) -> Block:

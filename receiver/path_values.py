@@ -1,8 +1,8 @@
 """What is said of supervised paths: their states, changes and terms, and how all of them are written down."""
 
 from array import array
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 ALIVE, LOST, HELD, AWAITED, NEVER, FREE, NEVER_AS_ONE = STATES = range(7)
 """``HELD`` is lost and not told singly yet, ``AWAITED`` never heard and not told yet, ``FREE`` a number without a path.
@@ -35,6 +35,36 @@ class PathChange(NamedTuple):
     role: str = ""
 
 
+class Ended(NamedTuple):
+    """What was told singly of a path, ``lost`` or ``never-seen``, has ended, and that is still to be told.
+
+    An account never seen was heard, or, as a path that is lost, it is not supervised there any more.
+    """
+
+    account: str
+    listener: str
+    role: str
+    state: str
+    heard: bool
+
+
+class Told(NamedTuple):
+    """What was told and has no end yet, beside the states of paths, as it is written down.
+
+    ``storm`` and ``never_as_one`` are what was told of many; ``silent`` the listeners told as silent, None where that was
+    not written down; ``back`` how many paths of a storm were heard again; ``roles`` is of the listeners. What was told since
+    is in the journal, after ``position`` at the most.
+    """
+
+    storm: bool = False
+    never_as_one: bool = False
+    back: int = 0
+    silent: Sequence[str] | None = None
+    ended: Sequence[Sequence[Any]] = ()
+    roles: Mapping[str, str] | None = None
+    position: int | None = None
+
+
 class Terms(NamedTuple):
     """How long a path may be silent, and how much longer before it is called lost."""
 
@@ -61,6 +91,7 @@ class Kept(NamedTuple):
     began_us: int
     now_us: int
     blocks: Sequence[Block]
+    told: Told = Told()
 
     def paths(self) -> Iterator["KeptPath"]:
         """Return each path."""

@@ -23,18 +23,20 @@ from receiver.clock import SECOND_US, both_us, monotonic
 from receiver.config import ListenerSettings, SupervisionSettings
 from receiver.errors import PathsUnreadable, RegisterUnavailable
 from receiver.intervals import Supervision
-from receiver.path_values import NOWHERE_OF_ROLE
+from receiver.never_seen import NeverSeen, tell_lost_ends
+from receiver.path_recall import Recall, Since
+from receiver.path_values import NOWHERE_OF_ROLE, Ended, Told
 from receiver.paths import Kept, PathChange, Paths, Terms
 from receiver.storms import Burst, Storm
 from receiver.telemetry import Telemetry
-from receiver.troubles import Singly, Trouble
+from receiver.troubles import Trouble
 
 _STEPS = 100  # accounts and paths reviewed at once, 0.3 ms, and up to 2 ms where a million are out of the processor's cache
+_CHANGES = 10  # accounts changed by a command that are read at once, 1 ms: a key is opened for each
 _BLOCKS = 2  # of paths copied at once, 0.2 ms
 _RENEWALS, _MOST_RENEWALS = 50, 1_000_000  # backups looked after at once, 1 ms, and those that wait for it
 _STEP_SECONDS, _REST_SECONDS = 0.01, 0.5  # between two steps at least, and where there is nothing to do
 _LOOK_SECONDS, _IDLE_SECONDS = 0.005, 0.1  # the same of looks at paths that are due
-_LISTED = 100
 _LAST_WRITE_SECONDS = 2.0
 
 _ROLE_OF = {listener: role for role, listener in NOWHERE_OF_ROLE.items()}
@@ -64,18 +66,20 @@ class PathWatch:
         self._silent: set[str] = set()
         self._review: Iterator[bool] = iter(())
         self._review_again = False
+        self._changed: deque[str] = deque()
         self._renewals: deque[str] = deque(maxlen=_MOST_RENEWALS)
         self._steady_us = 0
-        self._never_as_one = False  # and not yet told to be over
-        self._never_singly, self._first_singly = Singly(), Singly()
-        self._never: list[PathChange] = []  # found since the last look, and the listeners that lost a path since
-        self._losers: set[str] = set()
+        self._never = NeverSeen(paths, raise_trouble)
+        self._lost_ended: deque[Ended] = deque(maxlen=_MOST_RENEWALS)
+        self._losers: set[str] = set()  # listeners that lost a path since the last look
         self._save_at_us = 0
         self._copying: Iterator[Kept | None] | None = None
-        self._copied_us = 0  # wall time of the copy that is being made
+        self._copied_us = self._copied_at = 0  # wall time of the copy that is being made, and the journal's position
         self._writing = threading.Lock()
         self._write_failed: OSError | None = None
         self._failure_told = False
+        self.position: Callable[[], int] = lambda: 0
+        """The journal's newest position on disk; replaced by whoever knows it."""
         paths.terms = lambda account, listener, _seconds: self._wanted(account, listener)
         paths.role = self._role
         self._primaries = [name for name, role in self._roles.items() if role == "primary"]
@@ -83,24 +87,44 @@ class PathWatch:
         self._both = bool(self._primaries and self._backups)
         paths.grace_us = int(settings.grace_seconds * SECOND_US)
 
-    def begin(self, register: Accounts, now_us: int, steady_us: int) -> None:
-        """Go on with the paths that were written down, and await those of the register that are not among them."""
+    def begin(self, register: Accounts, now_us: int, steady_us: int, told_since: Since = lambda _position: ()) -> None:
+        """Go on with the paths that were written down, and await those of the register that are not among them.
+
+        ``told_since`` returns what was told of them after that.
+        """
         self._register, self._steady_us = register, steady_us
-        self._save_at_us = steady_us + self._save_us()
         try:
             found = path_file.read(self._file)
         except PathsUnreadable as error:
             self._telemetry.warned("the state of supervised paths begins anew, none is lost until it was heard", error=error)
             found = None
-        if found is not None:
+        if found is not None:  # else they are written down at once: a crash would forget what was told
+            self._save_at_us = steady_us + self._save_us()
             kept, wall_us = found
             gap_us = path_file.gap_us(wall_us, now_us)
             self._paths.resume(kept, self._roles.keys(), register.spelled, gap_us, steady_us)
-            self._told_as_one = self._paths.held > 0
-            self._never_as_one = self._paths.never_as_one > 0
-            self._silent = {name for name in self._roles if self._paths.silent(name) > 1}
+            recall = Recall(self._paths, kept.told, self._roles, now_us, steady_us)
+            if (failed := recall.take_all(told_since)) is not None:
+                self._telemetry.warned("what was told last of supervised paths cannot be read", error=failed)
+            self._resume(recall)
         self._paths.make_room(len(register))
         self.take(register)
+
+    def _resume(self, recall: Recall) -> None:
+        """Go on with what was told and has no end yet."""
+        told = recall.told
+        if recall.storm:
+            self._storm.resume(self._steady_us)
+        self._told_as_one = told.storm or self._paths.held > 0
+        self._never.as_one = told.never_as_one or self._paths.never_as_one > 0
+        self._paths.quietly_restored = told.back
+        self._silent = set(told.silent or ())
+
+    def _told(self) -> Told:
+        waiting = [*self._paths.ended, *self._never.ended, *self._lost_ended]
+        silent, roles = sorted(self._silent), self._roles
+        back = self._paths.quietly_restored
+        return Told(self._told_as_one, self._never.as_one, back, silent, waiting, roles, self._copied_at)
 
     def take(self, register: Accounts) -> None:
         """Take a register that was read anew; `review` goes through it a part at a time."""
@@ -109,19 +133,22 @@ class PathWatch:
         self._review_again = False
 
     def changed(self, names: Collection[str]) -> None:
-        """Take the accounts of these upper-case names as they are in the register now.
+        """Take the accounts of these upper-case names as they are in the register; `review` looks at a few at a time."""
+        self._changed.extend(names)
 
-        Raises:
-            RegisterUnavailable: it cannot be read now.
-        """
-        for name in names:
-            entry = self._register.find(name)
-            supervision = _supervision(entry)
-            if supervision is None:
-                self._paths.forget(name)
-                self._review_again = True  # it may have been spelled otherwise
-            else:
-                self._confirm(entry.account, supervision)
+    def _go_on_with_changes(self) -> bool:
+        with suppress(RegisterUnavailable):  # told of elsewhere; tried again after a rest
+            for _ in range(min(len(self._changed), _CHANGES)):
+                entry = self._register.find(name := self._changed[0])
+                supervision = _supervision(entry)
+                if supervision is None:
+                    self._paths.forget(name)
+                    self._review_again = True  # it may have been spelled otherwise
+                else:
+                    self._confirm(entry.account, supervision)
+                self._changed.popleft()
+            return bool(self._changed)
+        return False
 
     def _reviewing(self, register: Accounts, expected: Iterator[tuple[str, Supervision] | None]) -> Iterator[bool]:
         """Review one account a step; False where the next has not been read yet."""
@@ -186,7 +213,7 @@ class PathWatch:
         changes = self._paths.check(steady_us)
         if changes:
             lost = [change for change in changes if change.state == "lost"]
-            self._never += [change for change in changes if change.state != "lost"]
+            self._never.found += [change for change in changes if change.state != "lost"]
             self._losers.update(change.listener for change in lost)
             if self._storm.add(lost, steady_us):
                 for change in lost:
@@ -206,6 +233,7 @@ class PathWatch:
         while True:
             began = monotonic()
             busy = self._go_on_reviewing()
+            busy |= self._go_on_with_changes()
             self._go_on_renewing(self._steady_us)
             busy |= self._go_on_copying()
             took = monotonic() - began
@@ -240,7 +268,7 @@ class PathWatch:
         for kept in islice(self._copying or (), _BLOCKS):
             if kept is not None:
                 self._copying = None
-                self._write_in_thread(kept, self._copied_us)
+                self._write_in_thread(kept._replace(told=self._told()), self._copied_us)
         return self._copying is not None
 
     # -- once a second --------------------------------------------------------------------------------------------
@@ -249,20 +277,23 @@ class PathWatch:
         """Tell what is told of many paths at once; and do a step of what ``parts`` do, for one who only looks."""
         self._steady_us = steady_us
         self._go_on_reviewing()
+        self._go_on_with_changes()
         self.find_some(now_us, steady_us)
         self._go_on_with_storm(now_us, steady_us)
-        never, self._never = self._never, []
-        self._tell_never(never, now_us, steady_us)
+        never = self._never.tell(now_us, steady_us)
+        if self._backups:
+            self._renewals.extend([change.account for change in never if change.role == "primary"])
         restored, self._paths.restored_primaries = self._paths.restored_primaries, []
         if self._backups:
             self._renewals.extend(restored)
         self._go_on_renewing(steady_us)
         losers, self._losers = self._losers, set()
         self._tell_silent(losers, now_us)
-        self._tell_first(now_us, steady_us)
+        self._tell_ended(now_us, steady_us)
         if steady_us >= self._save_at_us and self._copying is None:
             self._save_at_us = steady_us + self._save_us()
             self._copying, self._copied_us = self._paths.keeping(steady_us), now_us
+            self._copied_at = self.position()
         self._go_on_copying()
         if self._write_failed is not None and not self._failure_told:
             self._telemetry.warned("supervised paths cannot be written down for the next start", error=self._write_failed)
@@ -306,9 +337,10 @@ class PathWatch:
         """Tell once of each listener that hears none of its paths any more, and when it hears one again."""
         for name in sorted(name for name in self._silent if not self._paths.silent(name)):
             self._silent.remove(name)
-            if self._paths.hears(name):  # else they were all taken from the register
-                text = f"listener {name} hears supervised panels again; paths still lost are restored one by one"
-                self._raise(Trouble("listener-silent-cleared", text, now_us, listener=name), now_us)
+            text = f"listener {name} hears supervised panels again; paths still lost are restored one by one"
+            if not self._paths.hears(name):
+                text = f"listener {name} has no supervised paths any more"
+            self._raise(Trouble("listener-silent-cleared", text, now_us, listener=name), now_us)
         for name in sorted(listeners - self._silent):
             count = self._paths.silent(name)
             if count > 1:
@@ -316,44 +348,13 @@ class PathWatch:
                 text = f"all {count} supervised paths of listener {name} are lost: look at our own line and its port first"
                 self._raise(Trouble("listener-silent", text, now_us, listener=name), now_us)
 
-    def _tell_never(self, found: list[PathChange], now_us: int, steady_us: int) -> None:
-        """Tell of accounts never heard that are awaited still: one by one, or those that would end in a sum as one."""
-        as_one = len(found) > self._never_singly.room(steady_us)
-        never = [change for change in found if self._paths.never(change, as_one)]
-        if self._backups:
-            self._renewals.extend([change.account for change in never if change.role == "primary"])
-        for change in () if as_one else never:
-            where = f" at a {change.role} listener" if change.role else ""
-            text = (
-                f"account {change.account} is supervised (every {change.interval_seconds} s) and was never heard{where}; "
-                f"was its panel pointed {'there' if where else 'here'}?"
-            )
-            self._never_singly.raised(steady_us)
-            self._raise(Trouble("never-seen", text, now_us, account=change.account), now_us)
-        if as_one and never:
-            self._never_as_one = True
-            names = tuple(dict.fromkeys(change.account for change in never))[:_LISTED]
-            what = "paths of supervised accounts" if any(change.role for change in never) else "supervised accounts"
-            text = f"{what} that were never heard: {len(never)}; were their panels pointed here?"
-            self._never_singly.raised(steady_us)
-            self._raise(Trouble("never-seen", text, now_us, len(never), accounts=names), now_us)
-
-    def _tell_first(self, now_us: int, steady_us: int) -> None:
-        """Tell of accounts heard at last: one by one those told so, 20 a minute; of the others when none is left."""
-        for _ in range(min(len(self._paths.first_heard), self._first_singly.room(steady_us))):
-            account, role = self._paths.first_heard.popleft()
-            if any(self._paths.lost(account, name) for name in self._roles):
-                self._paths.first_heard.append((account, role))  # lost meanwhile: that must not be closed
-                continue
-            where = f" at a {role} listener" if role else ""
-            text = f"account {account}, told as never seen{where}, was heard{where and ' there'} for the first time"
-            self._first_singly.raised(steady_us)
-            self._raise(Trouble("never-seen-cleared", text, now_us, account=account), now_us)
-        if self._never_as_one and not self._paths.never_as_one and self._first_singly.room(steady_us):
-            self._never_as_one = False
-            text = "all accounts told together as never seen were heard, or are not supervised any more"
-            self._first_singly.raised(steady_us)
-            self._raise(Trouble("never-seen-cleared", text, now_us), now_us)
+    def _tell_ended(self, now_us: int, steady_us: int) -> None:
+        """Tell of paths told as lost that are not supervised any more, and of accounts not missed any more."""
+        while self._paths.ended:
+            ended = self._paths.ended.popleft()
+            (self._lost_ended if ended.state == "lost" else self._never.ended).append(ended)
+        tell_lost_ends(self._lost_ended, self._paths, self.settings.storm_events_per_second, self._raise, now_us)
+        self._never.tell_ends(tuple(self._roles), now_us, steady_us)
 
     # -- over a restart -------------------------------------------------------------------------------------------
 
@@ -379,7 +380,9 @@ class PathWatch:
         """Write all paths down for the next start, if the disk takes them in time."""
         loop, written = asyncio.get_running_loop(), asyncio.Event()
         self._copying = None
-        self._write_in_thread(self._paths.kept(steady_us), now_us, lambda: _say(loop, written))
+        self._copied_at = self.position()
+        kept = self._paths.kept(steady_us)._replace(told=self._told())
+        self._write_in_thread(kept, now_us, lambda: _say(loop, written))
         try:
             async with asyncio.timeout(_LAST_WRITE_SECONDS):
                 await written.wait()

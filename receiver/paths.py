@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
 from receiver.clock import SECOND_US
-from receiver.path_columns import UNSET, Columns
+from receiver.path_columns import UNSET, Columns, Hearing
 from receiver.path_values import (
     ALIVE,
     AWAITED,
@@ -28,31 +28,18 @@ from receiver.path_values import (
     NOWHERE_OF_ROLE,
     STATES,
     Block,
+    Ended,
     Kept,
     PathChange,
     Terms,
 )
-from receiver.tables import Table
 
 __all__ = ["NOWHERE", "Kept", "PathChange", "Paths", "Terms"]
 
 _TURN = 3600  # slots of a second; a longer interval is looked at once a turn
-_ROOM = 250  # made in one step, 6 µs
 _LOOKS = 250  # in one check, 0.2 ms, and 2 ms where memory is slow: it must not hold up a duress
 
 _NOWHERE = (NOWHERE, *NOWHERE_OF_ROLE.values())
-
-
-class _Listener:
-    """The paths of one listener, by account."""
-
-    __slots__ = ("alive", "heard_us", "number", "paths")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.paths: Table[int] = Table()
-        self.alive = 0
-        self.heard_us = -(1 << 62)
 
 
 class Paths:
@@ -61,17 +48,18 @@ class Paths:
     def __init__(self) -> None:
         self.terms: Callable[[str, str, int], Terms | None] = lambda _account, _listener, seconds: Terms(seconds)
         self.role: Callable[[str], str] = lambda _listener: ""
-        self.first_heard: deque[tuple[str, str]] = deque(maxlen=100_000)
-        """Accounts, and in which role, heard after they were told singly as never seen; who tells of them takes them out."""
+        self.ended: deque[Ended] = deque(maxlen=100_000)
+        """What was told singly as lost or never seen and has an end but a restoration; who tells of it takes it out."""
         self.quietly_restored = 0
         self.restored_primaries: list[str] = []
         """Accounts whose primary path is back; whoever gives their backup its own interval again takes them out."""
         self.grace_us = 0
         self._began_us = 0
-        self._there: dict[str, _Listener] = {}
+        self._there: dict[str, Hearing] = {}
         self._listeners: list[str] = []
         self._count = [0] * len(STATES)
         self._columns = at = Columns()
+        self.make_room, self.making_room = at.make_room, at.making_room  # for a register of so many accounts
         self._account, self._listener, self._state, self._seen_us = at.account, at.listener, at.state, at.seen_us
         self._interval, self._margin, self._gap_us = at.interval, at.margin, at.gap_us
         self._slot, self._round_of = at.slot, at.round_of
@@ -133,7 +121,7 @@ class Paths:
             return  # not supervised any more
         there = self._there.get(listener)
         if there is None:
-            there = self._there[listener] = _Listener(len(self._listeners))
+            there = self._there[listener] = Hearing(len(self._listeners))
             self._listeners.append(listener)
         if listener not in _NOWHERE:
             self._meet(account, self.role(listener))
@@ -150,26 +138,17 @@ class Paths:
     def _meet(self, account: str, role: str) -> None:
         """An awaited account was heard, at a listener of a role: it is awaited there no more."""
         for listener in (NOWHERE, NOWHERE_OF_ROLE.get(role, NOWHERE)):
-            number = self._find(account, listener)
-            if number is not None:
-                if self._state[number] == NEVER:
-                    self.first_heard.append((account, self.role(listener)))
+            if (number := self._find(account, listener)) is not None:
                 if self._state[number] in (NEVER, NEVER_AS_ONE) and role == "primary":
                     self.restored_primaries.append(account)
-                self._forget(number)
+                self._forget(number, heard=True)
 
-    def make_room(self, accounts: int) -> None:
-        """Make room for the paths of a register of so many accounts, while nobody waits for us."""
-        self._columns.make_room(accounts)
-
-    def making_room(self, accounts: int) -> Iterator[None]:
-        """Do the same, for some of them a step."""
-        for room in range(self._columns.room, accounts, _ROOM):
-            self._columns.make_room(min(room + _ROOM, accounts))
-            yield
-
-    def _forget(self, number: int) -> None:
-        self._there[self._listeners[self._listener[number]]].paths.take(self._account[number])
+    def _forget(self, number: int, heard: bool = False) -> None:
+        account, listener = self._account[number], self._listeners[self._listener[number]]
+        if self._state[number] in (LOST, NEVER):
+            state = "lost" if self._state[number] == LOST else "never-seen"
+            self.ended.append(Ended(account, listener, self.role(listener), state, heard))
+        self._there[listener].paths.take(account)
         self._turn_to(number, FREE)
         self._columns.give_back(number)
         self._not_before.pop(number, None)
@@ -239,10 +218,12 @@ class Paths:
         return gone
 
     def _look(self, number: int, now_us: int, gone: list[PathChange]) -> None:
-        if self._due_us(number) > now_us:
+        due_us = self._due_us(number)
+        if self._not_before.get(number, now_us + 1) <= now_us:
+            del self._not_before[number]
+        if due_us > now_us:
             self._put(number, now_us)
             return
-        self._not_before.pop(number, None)
         self._slot[number] = UNSET
         if self._state[number] == ALIVE:
             gone.append(self._change(number, "lost"))
@@ -315,14 +296,11 @@ class Paths:
         return None if there is None else there.paths.get(account)
 
     def renew(self, account: str, listener: str, now_us: int) -> None:
-        """Take over what a path is allowed now; if that is less than before, it begins now."""
+        """Take over what a path is allowed now."""
         number = self._find(account, listener)
         terms = None if number is None else self.terms(account, listener, self._interval[number])
-        if number is None or terms is None:
-            return
-        if terms.interval_seconds < self._interval[number]:
-            self._not_before[number] = now_us + (terms.interval_seconds + terms.margin_seconds) * SECOND_US
-        self._revise(number, terms, now_us)
+        if number is not None and terms is not None:
+            self._revise(number, terms, now_us)
 
     # -- the register was read again --------------------------------------------------------------------------------
 
@@ -345,9 +323,12 @@ class Paths:
                 self._forget(number)
 
     def _revise(self, number: int, terms: Terms, now_us: int) -> None:
-        if terms != (self._interval[number], self._margin[number]):
+        """Hold a path to what is wanted of it now; a shorter interval begins now, for nobody called by it before."""
+        if terms != (before := (self._interval[number], self._margin[number])):
             self._interval[number], self._margin[number] = terms
             if self._state[number] in (ALIVE, AWAITED):
+                if sum(terms) < sum(before):
+                    self._not_before[number] = now_us + sum(terms) * SECOND_US
                 self._put(number, now_us)
 
     # -- over a restart -------------------------------------------------------------------------------------------
@@ -374,13 +355,18 @@ class Paths:
         """
         self._began_us = now_us
         self._listeners = kept.listeners.copy()
-        self._there = {name: _Listener(n) for n, name in enumerate(kept.listeners)}
+        self._there = {name: Hearing(n) for n, name in enumerate(kept.listeners)}
         left_out = {n for n, name in enumerate(kept.listeners) if name not in _NOWHERE and name not in listeners}
         there = [self._there[name] for name in kept.listeners]
         for block in kept.blocks:
             first = self._columns.extend(block, kept, now_us, gap_us)
             for number, name in enumerate(block.names.decode("ascii").split(), first):
                 state, listener = self._state[number], self._listener[number]
+                if state == LOST and listener in left_out:
+                    where = kept.listeners[listener]
+                    self.ended.append(
+                        Ended(spelled(name), where, (kept.told.roles or {}).get(where, ""), "lost", heard=False)
+                    )
                 if state == FREE or listener in left_out:
                     self._state[number] = FREE
                     self._columns.give_back(number)
@@ -392,6 +378,21 @@ class Paths:
                 self._count[state] += 1
                 if state in (ALIVE, AWAITED):
                     self._put(number, now_us)
+
+    def recall(self, account: str, listener: str, state: int, seen_us: int, now_us: int) -> bool:
+        """Put a path to what was told of it after it was written down; False where it is not supervised any more."""
+        number = self._find(account, listener)
+        if number is None and (state in (LOST, NEVER, NEVER_AS_ONE)):
+            self._begin(account, listener, ALIVE, self.terms(account, listener, 0), now_us)
+            number = self._find(account, listener)
+        if number is None:
+            return False
+        self._slot[number] = UNSET
+        self._seen_us[number], self._gap_us[number] = seen_us, 0
+        self._turn_to(number, state)
+        if state in (ALIVE, AWAITED):
+            self._put(number, now_us)
+        return True
 
     def count(self) -> dict[str, int]:
         """Return how many paths are alive and lost, and how many supervised accounts were never heard."""

@@ -313,8 +313,9 @@ class Pipeline:
         """Store a trouble event and log it."""
         data = asdict(trouble) | {"since": to_text(trouble.since_us)}
         del data["since_us"]
-        if trouble.accounts is None:
-            del data["accounts"]
+        for name in ("accounts", "role"):
+            if data[name] is None:
+                del data[name]
         shown = {name: value for name, value in data.items() if value is not None and name not in ("raw", "accounts")}
         self._telemetry.trouble(**shown)
         self._store_own(Kind.TROUBLE, data, origin, now_us)

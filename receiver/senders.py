@@ -326,8 +326,8 @@ class Senders:
         return self._strangers.get(message.envelope.address.account.upper())
 
     def last_heard(self, name: str) -> tuple[int, str, str] | None:
-        """Return when (steady time), at which listener and from which peer an upper-case account was heard last."""
-        sender = self.registered.get(name) or self.registered.get(name.lower()) or self._strangers.get(name)
+        """Return when (steady time), at which listener and from which peer an account, as registered, was heard last."""
+        sender = self.registered.get(name) or self._strangers.get(name.upper())
         if sender is None:
             return None
         return sender.place.heard_us, sender.place.way.listener, sender.place.way.peer

@@ -46,6 +46,10 @@ class Storm:
         """Tell whether losses are to be held back."""
         return self._until_us is not None and now_us < self._until_us
 
+    def resume(self, now_us: int) -> None:
+        """Go on with a storm that raged when the receiver was killed."""
+        self._until_us = now_us + self.hold_us
+
     def add(self, lost: Sequence[PathChange], now_us: int) -> bool:
         """Note losses and tell whether they are part of a storm, to be told together."""
         if lost:

@@ -4,6 +4,9 @@ The first of its kind goes out at once. Its like, from the same account at the s
 reason's window and then told as one with their ``count``. Of each reason at most 20 are told singly in a minute; all
 others become one trouble at the end of that minute, with their ``count`` and the number of accounts, so that a storm is one
 line and not ten thousand. While a storm goes on, only what was not heard of before is told singly.
+
+What has an end shares its window with it, so that none overtakes the other: who is told last that a link is lost must not
+have been told before that it is back. Who raises these keeps to what one person can read (``Singly``).
 """
 
 from collections import Counter, deque
@@ -48,9 +51,19 @@ REASONS = {
     "paths-restored": "paths lost at once were heard again before they were told singly; the count stands for them",
     "listener-silent": "all supervised paths of a listener are lost",
     "listener-silent-cleared": "a listener whose supervised paths were all lost hears one again",
+    "path-lost-cleared": "a path told as lost is not supervised any more",
     "never-seen": "a supervised account was never heard, or many at once, which the count says",
-    "never-seen-cleared": "a supervised account told as never seen was heard; without an account: all told as one were",
+    "never-seen-cleared": "a supervised account told as never seen was heard, or is awaited no more; without an account: "
+    "all told as one were",
 }
+BEGINNINGS = {
+    "automation-lost": "automation-lost", "automation-restored": "automation-lost",
+    "listener-silent": "listener-silent", "listener-silent-cleared": "listener-silent",
+    "never-seen": "never-seen", "never-seen-cleared": "never-seen",
+    "path-lost-cleared": "path-lost-cleared",  # of a path's own event
+    "paths-lost": "paths-lost", "paths-restored": "paths-lost", "paths-lost-cleared": "paths-lost",
+}  # fmt: skip
+"""Beginnings and ends that are told in the order in which they happen, each with its beginning."""
 WINDOW_SECONDS = 60
 WINDOWS_SECONDS = {
     "second-address": 3600,  # panels with two ways in, and addresses that providers change
@@ -79,6 +92,7 @@ class Trouble:
     raw: str | None = None
     output: str | None = None
     accounts: tuple[str, ...] | None = None
+    role: str | None = None
 
 
 Kind = tuple[str | None, str | None]
@@ -153,6 +167,42 @@ class _Minute:
         )  # fmt: skip
 
 
+class _Pair:
+    """The time in which the likes of a beginning and of its end are counted: the first of each goes out at once."""
+
+    __slots__ = ("held", "last", "told", "until_us")
+
+    def __init__(self, until_us: int) -> None:
+        self.until_us = until_us
+        self.told: set[tuple[str, str | None]] = set()
+        self.held: dict[str, Trouble] = {}  # by reason, what happened last at the end
+        self.last = ""
+
+    def add(self, trouble: Trouble, now_us: int) -> Trouble | None:
+        """Return the trouble when it is to go out now; what would overtake others brings them out in the next look."""
+        like = trouble.reason, trouble.listener
+        if like not in self.told:
+            if not self.held:
+                self.told.add(like)
+                self.last = trouble.reason
+                return trouble
+            self.until_us = now_us
+        if (held := self.held.pop(trouble.reason, None)) is not None:
+            trouble = replace(trouble, count=held.count + trouble.count, since_us=held.since_us)
+        self.held[trouble.reason] = trouble
+        return None
+
+    def end(self, until_us: int) -> list[Trouble]:
+        """Return what was counted, in order, and begin again. An end that was told and has a beginning since is no news."""
+        held, self.held, self.until_us = list(self.held.values()), {}, until_us
+        if len(held) > 1 and held[0].reason == self.last != BEGINNINGS[self.last]:
+            del held[0]
+        self.told = {(trouble.reason, trouble.listener) for trouble in held}
+        if held:
+            self.last = held[-1].reason
+        return held
+
+
 class Troubles:
     """Counts like troubles together, and storms into one. ``now_us`` must only run forward."""
 
@@ -160,11 +210,14 @@ class Troubles:
         self.happened: Counter[str] = Counter()  # by reason, each one, told or counted
         self._open: dict[str, dict[Kind, _Window]] = {}  # by reason, those that end first in front
         self._minutes: dict[str, _Minute] = {}
+        self._pairs: dict[tuple[str | None, ...], _Pair] = {}
 
     def add(self, trouble: Trouble, now_us: int) -> Trouble | None:
         """Return the trouble when it is to go out now, None when it was counted."""
         reason = trouble.reason
         self.happened[reason] += trouble.count
+        if reason in BEGINNINGS:
+            return self._pair(trouble, now_us).add(trouble, now_us)
         kind = (trouble.account, trouble.listener or trouble.output)
         windows = self._open.setdefault(reason, {})
         window = windows.get(kind)
@@ -181,9 +234,23 @@ class Troubles:
         minute.add(trouble)
         return None
 
+    def _pair(self, trouble: Trouble, now_us: int) -> _Pair:
+        where = trouble.listener or trouble.output
+        begun = BEGINNINGS[trouble.reason]
+        kind = begun, trouble.account, trouble.role, None if begun == "paths-lost" else where  # a storm ends everywhere
+        pair = self._pairs.get(kind)
+        if pair is None or (pair.until_us <= now_us and not pair.held):
+            pair = self._pairs[kind] = _Pair(now_us + WINDOW_SECONDS * SECOND_US)
+        return pair
+
     def due(self, now_us: int) -> list[Trouble]:
         """Return what was counted in windows and minutes that have ended."""
         told = []
+        for kind, pair in list(self._pairs.items()):
+            if pair.until_us <= now_us:
+                told += pair.end(now_us + WINDOW_SECONDS * SECOND_US)
+                if not pair.told:
+                    del self._pairs[kind]
         for reason, minute in list(self._minutes.items()):
             if minute.until_us <= now_us:
                 del self._minutes[reason]
@@ -195,12 +262,14 @@ class Troubles:
         return told
 
     def rest(self) -> list[Trouble]:
-        """Return all that was counted and not told, at most one trouble a reason: the receiver stops."""
+        """Return all that was counted and not told, at most one trouble a reason and pair: the receiver stops."""
+        told = [trouble for pair in self._pairs.values() for trouble in pair.end(0)]
         for reason, windows in self._open.items():
             for window in windows.values():
                 if window.held is not None:
                     self._minute(reason, 0).add(window.held)
-        told = [minute.sum() for minute in self._minutes.values() if minute.count]
+        told += [minute.sum() for minute in self._minutes.values() if minute.count]
+        self._pairs.clear()
         self._open.clear()
         self._minutes.clear()
         return told

@@ -19,7 +19,7 @@ LAYERS = [
     "receiver.account_file receiver.policy receiver.telemetry receiver.defaults receiver.payloads receiver.replies "
     "receiver.paths receiver.troubles",
     "receiver.events receiver.senders receiver.journal_watch receiver.arrivals receiver.on_test receiver.rotation "
-    "receiver.storms receiver.path_file",
+    "receiver.storms receiver.never_seen receiver.path_file receiver.path_recall",
     "receiver.register receiver.aside",
     "receiver.pipeline receiver.outputs receiver.explain receiver.panel receiver.managed receiver.watch receiver.path_watch",
     "receiver.account_desk",

@@ -342,6 +342,10 @@ class Journal:
         """Call ``listener`` after every commit that stored events."""
         self._places.listeners.append(listener)
 
+    def newest_position(self) -> int:
+        """Return the last position on disk."""
+        return self._tail.newest()
+
     def newest(self, lane: Lane, position: int, limit: int) -> list[Stored] | None:
         """Return up to ``limit`` events of a lane that follow ``position`` from memory; None: the file must be read."""
         return self._tail.after(lane, position, limit)

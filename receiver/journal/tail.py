@@ -52,6 +52,10 @@ class Tail:
         self._events = 0
         self._floors = dict.fromkeys(Lane, position)
 
+    def newest(self) -> int:
+        """Return the last position that is on disk."""
+        return self._groups[-1].last if self._groups else self._floors[Lane.NORMAL]
+
     def after(self, lane: Lane, position: int, limit: int) -> list[Stored] | None:
         """Return up to ``limit`` events of a lane that follow ``position``; None when some may be on disk only."""
         if position < self._floors[lane]:

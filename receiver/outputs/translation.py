@@ -31,7 +31,7 @@ _TROUBLE_CODES = {
     # Links, ours and the panels'.
     "automation-lost": "350", "automation-restored": "350", "paths-lost": "350",
     "paths-lost-cleared": "350", "paths-restored": "350", "listener-silent": "350", "listener-silent-cleared": "350",
-    "never-seen": "350", "never-seen-cleared": "350",
+    "never-seen": "350", "never-seen-cleared": "350", "path-lost-cleared": "350",
     # Room: the log is nearly full. A backlog that is full has no code of its own: one end closes both of its beginnings.
     "disk-low": "623", "disk-cleared": "623", "backlog-high": "623", "backlog-full": "623", "backlog-cleared": "623",
     "clock-stepped": "626", "clock-behind-journal": "626", "clock-unsynchronised": "626", "clock-suspect": "626",
@@ -53,8 +53,9 @@ _FIRST_OF_LINKS, _NUMBERS_OF_LINKS = 100, 900
 _OTHER_TROUBLE = "300"
 _OF_THE_ACCOUNT = (
     "plaintext-refused", "downgraded", "replayed", "second-address", "undecryptable", "sequence-reused", "never-seen",
-    "never-seen-cleared",
+    "never-seen-cleared", "path-lost-cleared",
 )  # fmt: skip
+_OF_A_PATH = ("never-seen", "never-seen-cleared", "path-lost-cleared")
 _PATH_CODES = {"primary": "351", "backup": "352"}
 _PATH_CODE = "350"
 _RESTORED = ("-restored", "-recovered", "-cleared")
@@ -131,6 +132,8 @@ def tell(event: OutEvent, own_account: str) -> Told:
         qualifier = Qualifier.RESTORE if data["reason"].endswith(_RESTORED) else Qualifier.NEW
         account = data["account"] if data["reason"] in _OF_THE_ACCOUNT else None
         number = _NO_NUMBER if account else _number_of(data)
+        if account is not None and data["reason"] in _OF_A_PATH:
+            code = _PATH_CODES.get(data.get("role", ""), _PATH_CODE)
         return Told(account or own_account, ContactId(qualifier, code, "00", number), own=True)
     if event.stored.row.kind == Kind.PATH:
         qualifier = Qualifier.RESTORE if data["state"] == "restored" else Qualifier.NEW

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from receiver.accounts import Account, Accounts
 from receiver.cli import main
 from receiver.clock import SECOND_US as S
 from receiver.config import ListenerSettings, SupervisionSettings
-from receiver.errors import RegisterUnavailable
+from receiver.errors import JournalUnavailable, RegisterUnavailable
 from receiver.intervals import Supervision, parse
 from receiver.path_watch import PathWatch
 from receiver.paths import PathChange, Paths
@@ -29,6 +29,9 @@ LISTENERS = [ListenerSettings(name="wire", role="primary"), ListenerSettings(nam
 class Room:
     """A watch, its paths and what it told; wall time is steady time and an hour."""
 
+    later: Sequence[dict[str, object]] = ()
+    """What was told since the paths were written down."""
+
     def __init__(self, folder: Path, **rows: str) -> None:
         supervision = {name: parse(text) for name, text in rows.items()}
         self.register = Accounts(
@@ -41,7 +44,7 @@ class Room:
             self.paths, SETTINGS, LISTENERS, folder, Telemetry(),
             lambda change, _: self.changes.append(change), lambda trouble, _: self.troubles.append(trouble),
         )  # fmt: skip
-        self.watch.begin(self.register, 3600 * S, 0)
+        self.watch.begin(self.register, 3600 * S, 0, lambda _position: self.later)
 
     def until(self, second: int) -> None:
         """Look each second."""
@@ -112,7 +115,7 @@ def test_the_end_of_what_was_told_as_one_is_told_as_one_also_over_a_restart(tmp_
 def test_an_account_heard_before_it_could_be_told_as_never_seen_is_no_news(tmp_path: Path) -> None:
     room = Room(tmp_path, **many(30, "60"))
     room.until(60)
-    while not room.watch._never:
+    while not room.watch._never.found:
         room.now_us += S
         for _ in range(3):
             room.watch._go_on_reviewing()
@@ -162,7 +165,7 @@ def test_the_end_that_had_to_wait_does_not_close_a_loss_of_that_account(tmp_path
         room.seen(f"A{n:03d}")
     for n in range(5):
         room.seen(f"B{n}")
-    room.until(219)
+    room.until(165)
     assert room.reasons() == [("never-seen-cleared", 1)] * 20
     room.watch.take(Accounts({f"B{n}": Account(f"B{n}", supervision_seconds=20) for n in range(5)}))
     room.until(230)
@@ -311,7 +314,7 @@ def test_a_silent_listener_is_told_once_with_how_long_it_heard_nobody_and_cleare
     assert third.reasons() == [("listener-silent-cleared", 1)]
 
 
-def test_a_silent_listener_whose_accounts_are_taken_out_hears_nobody_again(tmp_path: Path) -> None:
+def test_a_silent_listener_whose_accounts_are_taken_out_is_silent_no_more(tmp_path: Path) -> None:
     room = Room(tmp_path, A="60", B="60")
     for name in room.register:
         room.seen(name.account)
@@ -320,7 +323,100 @@ def test_a_silent_listener_whose_accounts_are_taken_out_hears_nobody_again(tmp_p
     room.register._rows = Table()
     room.watch.changed(["A", "B"])
     room.until(70)
-    assert room.reasons() == []
+    (silent, *ended) = room.troubles
+    assert (silent.reason, silent.text) == ("listener-silent-cleared", "listener wire has no supervised paths any more")
+    assert [(trouble.reason, trouble.account, trouble.role) for trouble in ended] == [
+        ("path-lost-cleared", "A", "primary"), ("path-lost-cleared", "B", "primary"),
+    ]  # fmt: skip
+
+
+def accounts(**rows: str) -> Accounts:
+    supervision = {name: parse(text) for name, text in rows.items()}
+    return Accounts({n: Account(n, supervision_seconds=s.primary_seconds, supervision=s) for n, s in supervision.items()})
+
+
+def test_an_account_told_as_never_seen_that_is_awaited_otherwise_has_one_end_for_each_beginning(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="60", B="60", C="60")
+    room.until(80)
+    room.troubles.clear()
+    room.watch.take(accounts(A="DP4+0", B="60"))
+    room.until(400)
+    told = [(trouble.reason, trouble.account, trouble.role) for trouble in room.troubles]
+    assert sorted(told[:2]) == [("never-seen-cleared", "A", None), ("never-seen-cleared", "C", None)]
+    assert told[2:] == [("never-seen", "A", "primary"), ("never-seen", "A", "backup")]
+    assert "account A, told as never seen, is not awaited so any more" in [trouble.text for trouble in room.troubles]
+    room.troubles.clear()
+    room.seen("A", "radio")
+    room.seen("A", "wire")
+    room.until(410)
+    told = [(trouble.reason, trouble.account, trouble.role) for trouble in room.troubles]
+    assert told == [("never-seen-cleared", "A", "backup"), ("never-seen-cleared", "A", "primary")]
+
+
+def test_an_account_lost_and_taken_out_ends_what_was_told(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="60", B="60", C="60")
+    for name in "ABC":
+        room.seen(name, "radio")
+    room.until(65)
+    assert len(room.told()) == 3
+    room.troubles.clear()
+    room.watch.take(accounts(C="60"))
+    for _ in range(200):
+        room.watch._go_on_reviewing()
+    room.seen("C", "radio")
+    room.until(66)
+    first, second = [trouble for trouble in room.troubles if trouble.account]
+    assert {first.account, second.account} == {"A", "B"}
+    assert (first.reason, first.listener, first.role) == ("path-lost-cleared", "radio", "backup")
+    assert first.text.endswith("told as lost at listener radio, is not supervised there any more")
+    assert room.told() == [("C", "radio", "restored")]
+
+
+def test_what_waits_to_be_ended_and_what_was_told_of_many_is_ended_after_a_restart(tmp_path: Path) -> None:
+    rows = many(60, "60")
+    room = Room(tmp_path, **rows)
+    for name in rows:
+        room.seen(name)
+    room.until(63)
+    for name in rows:
+        room.seen(name)
+    room.until(64)
+    assert [reason for reason, _ in room.reasons()] == ["paths-lost", "listener-silent", "listener-silent-cleared"]
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))  # every path is back, and the storm not over
+    again = Room(tmp_path, **rows)
+    again.until(2)
+    assert again.reasons() == [("paths-restored", 60), ("paths-lost-cleared", 1)]
+
+
+def test_accounts_heard_at_last_are_told_so_after_a_restart(tmp_path: Path) -> None:
+    rows = {f"A{n:02d}": str(60 + 4 * n) for n in range(40)}
+    room = Room(tmp_path, **rows)
+    room.until(300)
+    assert room.reasons() == [("never-seen", 1)] * 40
+    for name in rows:
+        room.seen(name)
+    room.until(301)
+    assert room.reasons() == [("never-seen-cleared", 1)] * 20
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    again = Room(tmp_path, **rows)
+    again.until(2)
+    assert again.reasons() == [("never-seen-cleared", 1)] * 20
+
+
+def test_a_path_lost_at_a_listener_that_is_no_more_after_a_restart_is_ended(tmp_path: Path) -> None:
+    room = Room(tmp_path, A="60")
+    room.seen("A", "radio")
+    room.until(65)
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    again, troubles = Paths(), list[Trouble]()
+    watch = PathWatch(
+        again, SETTINGS, LISTENERS[:1], tmp_path, Telemetry(), lambda _change, _at: None,
+        lambda trouble, _at: troubles.append(trouble),
+    )  # fmt: skip
+    watch.begin(room.register, 3700 * S, 0)
+    watch.look(3701 * S, S)
+    (ended,) = troubles
+    assert (ended.reason, ended.account, ended.listener, ended.role) == ("path-lost-cleared", "A", "radio", "backup")
 
 
 def test_accounts_list_says_how_each_path_stands_as_it_was_written_down(tmp_path: Path) -> None:
@@ -405,6 +501,7 @@ def test_changes_of_single_accounts_count_at_once_and_whoever_is_gone_is_forgott
     rows = {"A": Account("A", supervision_seconds=200), "D": Account("D", supervision_seconds=20)}
     room.register._rows = Table(rows)
     room.watch.changed(["A", "B", "C", "D"])
+    assert not room.watch._go_on_with_changes()
     assert room.paths.count() == {"alive": 2, "lost": 0, "never-seen": 1}  # c is spelled otherwise, and found by the review
     room.until(7)
     assert room.paths.count() == {"alive": 1, "lost": 0, "never-seen": 1}
@@ -454,7 +551,7 @@ def test_paths_are_copied_a_part_at_a_time_and_written_down_when_all_are_there(
     monkeypatch.setattr("receiver.path_columns.PATHS_A_BLOCK", 10)
     room = Room(tmp_path, **many(100, "600"))
     room.until(1)
-    room.watch._save_at_us = 0
+    room.watch._save_at_us, room.watch._copying = 0, None
     room.watch.look(room.now_us + 3600 * S, room.now_us)
     steps = 1
     while room.watch._go_on_copying():
@@ -553,3 +650,79 @@ def test_what_is_awaited_on_one_path_is_so_after_a_restart_and_no_longer_once_th
     again.watch.take(Accounts({"A": Account("A", supervision_seconds=60)}))
     again.until(2)
     assert again.paths.count() == {"alive": 1, "lost": 0, "never-seen": 0}
+
+
+def test_what_was_told_since_the_paths_were_written_down_is_taken_over_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"lost": "600", "back": "600", "late": "600", "never": "600", "heard": "600", "gone": "600"}
+    room = Room(tmp_path, **rows)
+    for name in ("lost", "back", "gone"):
+        room.seen(name)
+    room.until(5)
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    path = {"listener": "wire", "role": "primary", "last_seen": "1970-01-01T00:30:00Z"}
+    later: list[dict[str, object]] = [
+        {"state": "lost", "account": "lost", **path}, {"state": "lost", "account": "back", **path},
+        {"state": "restored", "account": "back", **path}, {"state": "lost", "account": "late", **path},
+        {"state": "lost", "account": "gone", **path}, {"state": "lost", "account": "gone", **path, "listener": "old"},
+        {"reason": "never-seen", "account": "never"}, {"reason": "never-seen", "account": "heard"},
+        {"reason": "never-seen-cleared", "account": "heard"}, {"reason": "undecryptable", "account": "lost"},
+        {"reason": "listener-silent", "account": None, "listener": "radio"}, {"reason": "paths-lost", "account": None},
+        {"reason": "listener-silent", "account": None, "listener": "wire"}, {"reason": "paths-restored", "account": None},
+        {"reason": "listener-silent-cleared", "account": None, "listener": "wire"},
+    ]  # fmt: skip
+    del rows["gone"]
+    monkeypatch.setattr(Room, "later", later)
+    again = Room(tmp_path, **rows)
+    again.until(2)
+    ended = [(trouble.reason, trouble.account, trouble.listener) for trouble in again.troubles]
+    assert ended == [
+        ("listener-silent-cleared", None, "radio"), ("path-lost-cleared", "gone", "old"),
+        ("path-lost-cleared", "gone", "wire"),
+    ]  # fmt: skip
+    again.troubles.clear()
+    for name in rows:
+        again.seen(name)
+    assert again.told() == [("lost", "wire", "restored"), ("late", "wire", "restored")]
+    again.until(40)
+    assert again.reasons() == [("never-seen-cleared", 1), ("paths-lost-cleared", 1)]
+
+
+def test_a_journal_that_cannot_be_read_keeps_no_path_from_being_watched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(_position: int) -> list[dict[str, object]]:
+        raise JournalUnavailable("away")
+
+    room = Room(tmp_path, A="60")
+    asyncio.run(room.watch.close(room.now_us + 3600 * S, room.now_us))
+    watch = PathWatch(Paths(), SETTINGS, LISTENERS, tmp_path, Telemetry(), lambda *_: None, lambda *_: None)
+    watch.begin(room.register, 3600 * S, 0, away)
+    assert "what was told last of supervised paths cannot be read" in caplog.text
+
+
+def test_of_a_thousand_accounts_changed_at_once_a_few_are_read_at_a_time_and_tried_again_where_that_fails(
+    tmp_path: Path,
+) -> None:
+    class Away(Accounts):
+        found, away = 0, False
+
+        def find(self, account: str) -> Account:
+            if self.away:
+                raise RegisterUnavailable("away")
+            self.found += 1
+            return super().find(account)
+
+    room, names = Room(tmp_path), [f"{n:04d}" for n in range(1000)]
+    register = Away({name: Account(name, supervision_seconds=60, supervision=parse("60")) for name in names})
+    room.watch._register = register
+    room.watch.changed(names)
+    assert room.watch._go_on_with_changes()
+    assert register.found == 10
+    register.away = True
+    assert not room.watch._go_on_with_changes()
+    register.away = False
+    while room.watch._go_on_with_changes():
+        pass
+    assert room.paths.count()["never-seen"] == register.found == 1000

@@ -81,6 +81,18 @@ def test_a_path_no_longer_supervised_is_forgotten_and_a_changed_interval_counts_
     assert states(paths.check(200 * S)) == [("1", "lost")]
 
 
+def test_a_shorter_interval_begins_when_it_is_set_and_is_not_held_against_what_was_silent_before() -> None:
+    paths = Paths()
+    for account in ("1", "2"):
+        paths.seen(account, "main", HOUR, 0)
+        paths.confirm(account, lambda _: Terms(90, 10), 600 * S)
+    assert paths.check(601 * S) == []  # it had an hour until a moment ago
+    paths.seen("1", "main", 90, 640 * S)
+    assert states(paths.check(701 * S)) == [("2", "lost")]
+    assert states(paths.check(741 * S)) == [("1", "lost")]
+    assert not paths._not_before
+
+
 def test_an_account_never_heard_is_told_after_grace_and_interval_and_is_not_called_lost() -> None:
     paths = Paths()
     paths.grace_us = 100 * S
@@ -93,7 +105,7 @@ def test_an_account_never_heard_is_told_after_grace_and_interval_and_is_not_call
     assert paths.check(1000 * S) == []
     assert (paths.never(never, as_one=False), paths.never(never, as_one=False)) == (True, False)
     assert paths.seen("1", "main", 60, 1000 * S) is None
-    assert list(paths.first_heard) == [("1", "")]
+    assert list(paths.ended) == [("1", "", "", "never-seen", True)]
     assert paths.count() == {"alive": 1, "lost": 0, "never-seen": 0}
     paths.confirm("1", lambda _: Terms(60), 1001 * S)
     assert paths.count() == {"alive": 1, "lost": 0, "never-seen": 0}
@@ -103,7 +115,7 @@ def test_an_awaited_account_that_is_heard_in_time_is_no_news() -> None:
     paths = Paths()
     paths.confirm("1", lambda _: Terms(60), 0)
     paths.seen("1", "main", 60, 30 * S)
-    assert list(paths.first_heard) == []
+    assert list(paths.ended) == []
     assert states(paths.check(91 * S)) == [("1", "lost")]
 
 
@@ -381,7 +393,7 @@ def test_what_was_told_before_a_restart_is_not_told_again_and_its_end_is(tmp_pat
     assert restored is not None
     assert restored.state == "restored"
     resumed.seen("never", "main", 60, 1000 * S)
-    assert list(resumed.first_heard) == [("never", "")]
+    assert list(resumed.ended) == [("never", "", "", "never-seen", True)]
 
 
 def test_paths_of_listeners_that_are_gone_are_not_taken_over_and_those_of_accounts_go_with_the_first_review(

@@ -62,10 +62,11 @@ def test_primary_and_backup_paths_have_codes_of_their_own_and_an_equivalent_in_s
     assert told.as_sia()[0].startswith(sia)
 
 
-@pytest.mark.parametrize("reason", ["never-seen", "never-seen-cleared"])
-def test_an_account_never_seen_is_told_as_its_own_trouble(reason: str) -> None:
-    told = tell(_event(Kind.TROUBLE, body={"reason": reason, "account": "1234", "text": ""}), "0000")
-    assert (told.account, told.contact_id is not None and told.contact_id.event_code) == ("1234", "350")
+@pytest.mark.parametrize("reason", ["never-seen", "never-seen-cleared", "path-lost-cleared"])
+@pytest.mark.parametrize(("role", "code"), [({}, "350"), ({"role": "primary"}, "351"), ({"role": "backup"}, "352")])
+def test_an_account_never_seen_is_told_as_its_own_trouble(reason: str, role: dict[str, str], code: str) -> None:
+    told = tell(_event(Kind.TROUBLE, body={"reason": reason, "account": "1234", "text": "", **role}), "0000")
+    assert (told.account, told.contact_id is not None and told.contact_id.event_code) == ("1234", code)
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))
@@ -106,6 +107,7 @@ def test_the_restore_of_one_trouble_of_our_own_account_closes_what_it_ends_and_n
     told = {
         reason: said(tell(_event(Kind.TROUBLE, body={"reason": reason, "account": None, "text": ""}), "0000"))
         for reason in REASONS
+        if reason != "path-lost-cleared"  # it always has an account
     }
     closes = {}
     for reason, restore in told.items():

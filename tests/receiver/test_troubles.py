@@ -1,5 +1,7 @@
 """Troubles: the first at once, its like counted, and a storm as one."""
 
+import random
+
 from receiver.clock import SECOND_US as S
 from receiver.troubles import REASONS, SINGLY_A_MINUTE, WINDOWS_SECONDS, Trouble, Troubles
 
@@ -58,9 +60,9 @@ def test_ten_thousand_strangers_in_a_minute_are_twenty_troubles_and_one_with_the
 def test_a_storm_of_what_nobody_sent_names_no_address() -> None:
     troubles = Troubles()
     for number in range(30):
-        troubles.add(Trouble("never-seen-cleared", "heard", 0, account=f"{number:04d}"), 0)
+        troubles.add(Trouble("old-key-in-use", "old", 0, account=f"{number:04d}"), 0)
     (storm,) = troubles.due(60 * S)
-    assert storm.text.startswith("a storm, 10 more within a minute, of 10 accounts: a supervised account")
+    assert storm.text.startswith("a storm, 10 more within a minute, of 10 accounts: a panel uses its old key")
     assert storm.peer is None
 
 
@@ -134,3 +136,35 @@ def test_the_end_of_a_storm_is_no_long_look() -> None:
         assert open_before - len(troubles._open["unknown-account"]) <= 1000
         open_before = len(troubles._open["unknown-account"])
     assert open_before == 0
+
+
+def test_a_beginning_and_its_end_are_never_told_the_other_way_round() -> None:
+    """As automation sees them: who ends with an open alarm has one, and who ends with none has none."""
+    lost, back = Trouble("automation-lost", "lost", 0, output="cms"), Trouble("automation-restored", "back", 0, output="cms")
+    chance = random.Random(7)
+    for _ in range(500):
+        troubles, now_us, told = Troubles(), 0, []
+        for number in range(chance.randint(1, 30)):
+            now_us += chance.randint(1, 40) * S
+            told += troubles.due(now_us)
+            told += [t for t in (troubles.add((lost, back)[number % 2], now_us),) if t]
+        told += (
+            troubles.rest()
+            if chance.random() < 0.5
+            else [t for later in range(3) for t in troubles.due(now_us + later * 60 * S)]
+        )
+        reasons = [trouble.reason for trouble in told]
+        assert reasons == [("automation-lost", "automation-restored")[n % 2] for n in range(len(reasons))]
+        assert reasons[-1] == ("automation-restored", "automation-lost")[troubles.happened.total() % 2]
+
+
+def test_an_end_brings_out_at_once_what_was_counted_before_it() -> None:
+    troubles = Troubles()
+    storm, over = Trouble("paths-lost", "lost", 0, 25, listener="main"), Trouble("paths-lost-cleared", "over", 0)
+    assert troubles.add(storm, 0) is storm
+    assert troubles.add(Trouble("paths-lost", "lost", 0, 30, listener="spare"), S) is not None
+    assert troubles.add(storm, 50 * S) is None
+    assert troubles.add(over, 52 * S) is None
+    assert [(t.reason, t.count) for t in troubles.due(53 * S)] == [("paths-lost", 25), ("paths-lost-cleared", 1)]
+    assert troubles.due(500 * S) == []
+    assert troubles.add(over, 501 * S) is over

@@ -88,6 +88,25 @@ def test_what_was_told_before_a_crash_is_not_told_again_and_its_end_is(tmp_path:
         assert cleared["account"] == "0003"
 
 
+def test_what_was_told_after_the_paths_were_written_down_is_told_after_a_crash_to_have_ended(tmp_path: Path) -> None:
+    rows = "account,supervision_seconds\n0001,1\n0002,1\n0003,1\n0004,600\n"
+    with Running(tmp_path, accounts=rows, more=QUICK.replace("0.2", "3600")) as running:
+        wait_until((tmp_path / "data" / "paths.state").exists)
+        running.udp(link_test("0001"))
+        running.udp(link_test("0002"))
+        wait_until(lambda: len(paths(running, "lost")) == 2 and troubles(running, "never-seen"))
+        running.udp(link_test("0002"))
+        wait_until(lambda: paths(running, "restored"))
+        running.kill()
+        running.start()
+        running.udp(link_test("0001"))
+        running.udp(link_test("0002"))
+        running.udp(link_test("0003"))
+        wait_until(lambda: len(paths(running, "restored")) == 2 and troubles(running, "never-seen-cleared"))
+        assert [path["account"] for path in paths(running, "restored")] == ["0002", "0001"]
+        assert [trouble["account"] for trouble in troubles(running, "never-seen-cleared")] == ["0003"]
+
+
 def test_an_account_taken_from_the_register_is_forgotten(tmp_path: Path) -> None:
     with Running(tmp_path, accounts="account,supervision_seconds\n0001,1\n0002,60\n", more=QUICK) as running:
         running.udp(link_test("0002"))
