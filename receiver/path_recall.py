@@ -9,11 +9,12 @@ from typing import Any
 
 from receiver import clock
 from receiver.errors import JournalUnavailable, ReceiverError, RegisterUnavailable
-from receiver.journal import Kind, Lane, Reader
+from receiver.journal import Kind, Reader
 from receiver.path_values import ALIVE, AWAITED, LOST, NEVER, NEVER_AS_ONE, NOWHERE, NOWHERE_OF_ROLE, Ended, Told
 from receiver.paths import Paths
 
-_AT_ONCE = 500
+_OF_OUR_OWN = b'"reason": "', b'"state": "'
+"""What stands in every trouble and in every path event: a start after a crash looks into no other group of signals."""
 
 Since = Callable[[int], Iterable[Mapping[str, Any]]]
 """From a position of the journal to the data of the path and trouble events that follow."""
@@ -25,11 +26,9 @@ def told_since(reader: Reader, position: int) -> Iterator[Mapping[str, Any]]:
     Raises:
         JournalUnavailable: the file cannot be read now.
     """
-    while batch := reader.after(Lane.NORMAL, position, _AT_ONCE):
-        position = batch[-1].position
-        for stored in batch:
-            if stored.row.kind in (Kind.PATH, Kind.TROUBLE) and not stored.lost:
-                yield json.loads(stored.row.body or b"{}")
+    for stored in reader.holding_after(position, _OF_OUR_OWN):
+        if stored.row.kind in (Kind.PATH, Kind.TROUBLE) and not stored.lost:
+            yield json.loads(stored.row.body or b"{}")
 
 
 class Recall:
