@@ -14,6 +14,7 @@ from receiver.errors import ConfigError, JournalDamaged, JournalUnavailable
 from receiver.journal.deliveries import TAKEN, WANTED, Letter, Span, span_at
 from receiver.journal.folder import FILE_NAME, mark_damage
 from receiver.journal.groups import Group, Opened, count_urgent, unpack
+from receiver.journal.jobs import is_foreign
 from receiver.journal.lanes import Lane
 from receiver.journal.records import FORMAT_VERSION, SIGNAL, Entry, Origin, Refusal, Row, Stored, wrong_version
 
@@ -81,8 +82,9 @@ class Reader:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version != FORMAT_VERSION:
-                raise ConfigError(f"{self._file} {wrong_version(version)}")
+            foreign = is_foreign(connection)
+            if foreign or version != FORMAT_VERSION:
+                raise ConfigError(f"{self._file} {wrong_version(0 if foreign else version)}")
         except BaseException:
             connection.close()
             raise

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from receiver import clock
+from receiver.errors import ConfigError
 from receiver.journal.folder import FILE_NAME, MARK_NAME, mark_damage, sync
 from receiver.journal.groups import INSERT_GROUP, Group, is_whole, pack, unpack
+from receiver.journal.jobs import is_foreign
 from receiver.journal.log import PAGE_BYTES, index_of, indexed_frames, log_of, lost_groups, mended, pages_of
 from receiver.journal.pages import rows_of
-from receiver.journal.records import SCHEMA
+from receiver.journal.records import SCHEMA, wrong_version
 
 CHECKED_AT_START_BYTES = 48 * 1024 * 1024
 """A larger file is checked after the start, in the background: 48 MB, 400,000 signals, take about 0.3 s."""
@@ -64,6 +66,7 @@ def check(file: Path, wrong: str = "") -> Checked:
     """Look at a journal before it is opened; a damaged one (``wrong`` says how) is replaced by what can be read of it.
 
     Raises:
+        ConfigError: it is another program's.
         OSError: the disk does not let us.
         sqlite3.Error: the disk does not let us write the new one.
     """
@@ -74,6 +77,7 @@ def check(file: Path, wrong: str = "") -> Checked:
         emptied = _emptied(file)
         return Checked(_replace(file, emptied) if emptied else None, whole=True)
     _roll_back(file)
+    _refuse_foreign(file)
     mark = file.with_name(MARK_NAME)
     small = file.stat().st_size <= CHECKED_AT_START_BYTES
     wrong = wrong or _first_look(file)
@@ -103,6 +107,17 @@ def _roll_back(file: Path) -> None:
     if file.with_name(file.name + "-journal").exists():
         with closing(sqlite3.connect(file)) as db, suppress(sqlite3.DatabaseError):
             db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+
+
+def _refuse_foreign(file: Path) -> None:
+    """Leave another program's database as it is; in a damaged file nothing is found that tells it from ours.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    with closing(_read_only(file)) as db, suppress(sqlite3.DatabaseError):
+        if is_foreign(db):
+            raise ConfigError(f"{file} {wrong_version(0)}")
 
 
 def _first_look(file: Path) -> str:
