@@ -7,7 +7,7 @@ complete and synced before the old one is moved: a crash at any step leaves one 
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +41,7 @@ class Damage(NamedTuple):
     kept: int
     lost: int
     cursors_kept: bool
+    letters_kept: bool = True
 
     def __str__(self) -> str:
         """Say it to a person."""
@@ -52,6 +53,8 @@ class Damage(NamedTuple):
         told += f"; the damaged files are kept in {self.folder}"
         if not self.kept:
             told += ": keep that folder, take what is missing from the outputs' side and the panels, and mistrust the disk"
+        if not self.letters_kept:
+            told += "; not all dead letters could be read: events that an output never took may be among the lost ones"
         return told if self.cursors_kept else told + "; the outputs' places were lost, they are handed everything again"
 
 
@@ -202,11 +205,11 @@ def _replace(file: Path, wrong: str) -> Damage:
         db.executescript(SCHEMA)
         db.execute("BEGIN")
         kept, lost = _carry_signals(damaged, kept_file, db)
-        cursors_kept = _carry_rest(damaged, db)
+        unread = _carry_rest(damaged, db)
         db.execute("COMMIT")
     sync(new)
     _move(file, folder)
-    return Damage(wrong, folder, kept, lost, cursors_kept)
+    return Damage(wrong, folder, kept, lost, "cursors" not in unread, "dead_letters" not in unread)
 
 
 def _folder_for(file: Path) -> Path:
@@ -357,13 +360,13 @@ def _plausible(row: tuple[object, ...]) -> bool:
     return all(isinstance(value, kind) for value, kind in zip(row, kinds, strict=True))
 
 
-def _carry_rest(damaged: sqlite3.Connection, db: sqlite3.Connection) -> bool:
-    """Copy cursors, origins, refused frames and what the outputs took or refused; return whether the cursors were read."""
-    whole = True
+def _carry_rest(damaged: sqlite3.Connection, db: sqlite3.Connection) -> set[str]:
+    """Copy cursors, origins, refused frames and what the outputs took or refused; return the tables not read to the end."""
+    unread = set[str]()
     for table, width in (("origins", 5), ("refusals", 9), ("cursors", 3), ("spans", 6), ("dead_letters", 20)):
         try:
-            found: Iterable[tuple[object, ...]] = damaged.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - our own names
+            found = damaged.execute(f"SELECT * FROM {table}")  # noqa: S608 - our own names
             db.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?{', ?' * (width - 1)})", found)  # noqa: S608
         except sqlite3.DatabaseError:
-            whole = whole and table != "cursors"
-    return whole
+            unread.add(table)
+    return unread
