@@ -31,7 +31,18 @@ from receiver.errors import ConfigError, RegisterUnavailable
 from receiver.explain import explain
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """The commands; what one meets on its way, and a person can act on, is told in a sentence as at its beginning."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, or tell every mistake and exit 2."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            fail(*error.mistakes)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="dc09-receiver")
 def main() -> None:
     """Receive alarm signals over ANSI/SIA DC-09, put them on disk, acknowledge them, hand them on."""

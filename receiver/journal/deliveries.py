@@ -95,3 +95,9 @@ def span_at(db: sqlite3.Connection, output: str, lane: Lane, position: int) -> S
     ).fetchone()  # fmt: skip
     span = None if found is None else Span(*found)
     return span if span is not None and span.last >= position else None
+
+
+def count_dead(db: sqlite3.Connection) -> dict[str, int]:
+    """Return how many dead letters of each output have not been taken."""
+    found = db.execute("SELECT output, COUNT(*) FROM dead_letters WHERE state <> ? GROUP BY output", (TAKEN,))
+    return dict(found)

@@ -1,4 +1,4 @@
-"""What is asked of the journal and written into it beside signals: origins, newest moments, the probe, deletions."""
+"""What is asked of the journal and written beside signals: whose it is, origins, newest moments, the probe, deletions."""
 
 import sqlite3
 from collections import Counter
@@ -8,13 +8,29 @@ from contextlib import closing
 from receiver import clock
 from receiver.journal.groups import unpack
 from receiver.journal.lanes import Lane
-from receiver.journal.records import SIGNAL, Origin
+from receiver.journal.records import FORMAT_VERSION, SIGNAL, TABLES, Origin
 
 Job = Callable[[sqlite3.Connection], None]
 _DELETED_AT_ONCE = 50_000
 _GROUPS_AT_ONCE = 5000
 """So much is deleted each time at most; asked for every ten seconds, it keeps up with 5,000 signals a second."""
 _NEWEST_LOOKED_AT = 2000
+
+
+def is_foreign(db: sqlite3.Connection) -> bool:
+    """Tell another program's database from a journal, from one whose making was cut short and from an empty one.
+
+    What was ours once is ours, whatever else is in it: earlier versions added their tables to any file they found.
+
+    Raises:
+        sqlite3.Error: the file cannot be read.
+    """
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    found = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*'")
+    tables = {name for (name,) in found}
+    if version == FORMAT_VERSION:
+        return bool(tables) and not tables & TABLES
+    return version == 0 and not tables <= TABLES
 
 
 def learn_origins(db: sqlite3.Connection, origins: Sequence[Origin]) -> dict[Origin, int]:

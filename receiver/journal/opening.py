@@ -14,6 +14,7 @@ from typing import NamedTuple
 from receiver import clock
 from receiver.config import JournalSettings
 from receiver.errors import ConfigError
+from receiver.journal.deliveries import count_dead
 from receiver.journal.folder import sync, withheld
 from receiver.journal.groups import unpack
 from receiver.journal.jobs import learn_origins, newest_moments
@@ -70,6 +71,7 @@ def _read(file: Path, origins: Sequence[Origin], recall: Recall, checked: Checke
             db.executescript(SCHEMA)
         position, parts = _last(db)
         numbers, moments = learn_origins(db, origins), newest_moments(db)
+        count_dead(db)  # read for the outputs, when it is too late to mend anything
         recall(db)
     return Found(position, parts, numbers, *moments, checked.damage, checked.whole)
 

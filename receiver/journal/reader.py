@@ -4,16 +4,17 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from receiver.errors import ConfigError, JournalDamaged, JournalUnavailable
-from receiver.journal.deliveries import TAKEN, WANTED, Letter, Span, span_at
+from receiver.journal.deliveries import WANTED, Letter, Span, count_dead, span_at
 from receiver.journal.folder import FILE_NAME, mark_damage
 from receiver.journal.groups import Group, Opened, count_urgent, unpack
+from receiver.journal.jobs import is_foreign
 from receiver.journal.lanes import Lane
 from receiver.journal.records import FORMAT_VERSION, SIGNAL, Entry, Origin, Refusal, Row, Stored, wrong_version
 
@@ -81,8 +82,9 @@ class Reader:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version != FORMAT_VERSION:
-                raise ConfigError(f"{self._file} {wrong_version(version)}")
+            foreign = is_foreign(connection)
+            if foreign or version != FORMAT_VERSION:
+                raise ConfigError(f"{self._file} {wrong_version(0 if foreign else version)}")
         except BaseException:
             connection.close()
             raise
@@ -199,15 +201,31 @@ class Reader:
         return Stored(holes[-1][1], row, _LOST_ORIGIN, told, count) if count else None
 
     def all(self) -> Iterator[Stored]:
-        """Return every stored event in order."""
-        for row in self._connection.execute(f"SELECT {_COLUMNS} FROM groups ORDER BY last"):  # noqa: S608 - our own names
-            yield from self._events(self._open_group(row, None), None, 0)
+        """Return every stored event in order.
+
+        Raises:
+            JournalDamaged: not all can be read; so do the others that commands ask.
+        """
+        with self._asked():
+            for row in self._connection.execute(f"SELECT {_COLUMNS} FROM groups ORDER BY last"):  # noqa: S608 - our own names
+                yield from self._events(self._open_group(row, None), None, 0)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Tell damage that a command meets in words, and note it for the next start."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+                mark_damage(self._file, str(error))
+                raise JournalDamaged(f"not all of {self._file} can be read: {error}; {_REMEDY}") from None
+            raise ConfigError(f"{self._file} cannot be read: {error}") from None
 
     def last(self, count: int) -> list[Stored]:
         """Return the newest events, oldest first."""
         found: list[Stored] = []
         newest = f"SELECT {_COLUMNS} FROM groups ORDER BY last DESC"  # noqa: S608 - our own names
-        with closing(self._connection.execute(newest)) as rows:
+        with self._asked(), closing(self._connection.execute(newest)) as rows:
             for row in rows:
                 found = [*self._events(self._open_group(row, None), None, 0), *found]
                 if len(found) >= count:
@@ -217,8 +235,9 @@ class Reader:
     def refusals(self, count: int) -> list[Refusal]:
         """Return the newest refused frames, oldest first."""
         columns = ", ".join(Refusal._fields)
-        found = self._connection.execute(f"SELECT {columns} FROM refusals ORDER BY refusal DESC LIMIT ?", (count,))  # noqa: S608 - our own names
-        return [Refusal(*row) for row in reversed(found.fetchall())]
+        newest = f"SELECT {columns} FROM refusals ORDER BY refusal DESC LIMIT ?"  # noqa: S608 - our own names
+        with self._asked():
+            return [Refusal(*row) for row in reversed(self._connection.execute(newest, (count,)).fetchall())]
 
     def refusals_after(self, number: int, limit: int) -> list[tuple[int, Refusal]]:
         """Return up to ``limit`` refused frames that were kept after the one of this number, with their numbers.
@@ -234,29 +253,30 @@ class Reader:
 
     def newest_refusal(self) -> int:
         """Return the number of the refused frame that was kept last, 0 when there is none."""
-        return int(self._connection.execute("SELECT COALESCE(MAX(refusal), 0) FROM refusals").fetchone()[0])
+        with self._asked():
+            return int(self._connection.execute("SELECT COALESCE(MAX(refusal), 0) FROM refusals").fetchone()[0])
 
     def cursors(self) -> dict[tuple[str, Lane], int]:
         """Return how far each output has come in each lane."""
-        found = self._connection.execute("SELECT output, lane, position FROM cursors")
-        return {(output, Lane(lane)): position for output, lane, position in found}
+        with self._asked():
+            found = self._connection.execute("SELECT output, lane, position FROM cursors")
+            return {(output, Lane(lane)): position for output, lane, position in found}
 
     def span(self, output: str, stored: Stored) -> Span | None:
         """Return when an output took an event, or had it left out by its filter; None: not yet, or no longer known."""
-        return span_at(self._connection, output, stored.lane, stored.position)
+        with self._asked():
+            return span_at(self._connection, output, stored.lane, stored.position)
 
     def letters(self, output: str, position: int | None = None) -> list[tuple[Letter, Stored]]:
         """Return the dead letters of an output, oldest first, or the one at a position; those taken since are among them."""
-        if position is None:
-            return self._letters("output = ? ORDER BY position", (output,))
-        return self._letters("output = ? AND position = ?", (output, position))
+        with self._asked():
+            if position is None:
+                return self._letters("output = ? ORDER BY position", (output,))
+            return self._letters("output = ? AND position = ?", (output, position))
 
     def count_dead(self, output: str) -> int:
         """Return how many dead letters of an output have not been taken."""
-        found = self._connection.execute(
-            "SELECT COUNT(*) FROM dead_letters WHERE output = ? AND state <> ?", (output, TAKEN)
-        )
-        return int(found.fetchone()[0])
+        return count_dead(self._connection).get(output, 0)
 
     def wanted_letters(self, output: str, limit: int) -> list[tuple[Letter, Stored]]:
         """Return dead letters that are to go out again, urgent ones first.

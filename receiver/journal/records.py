@@ -6,6 +6,7 @@ off the path. What was decided when the signal came (lane, priority, duress, fla
 rest is decoded again when it is read.
 """
 
+import re
 from enum import IntEnum
 from hashlib import blake2b
 from typing import NamedTuple
@@ -46,6 +47,7 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 CREATE TABLE IF NOT EXISTS probe (probe INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 PRAGMA user_version = {FORMAT_VERSION};
 """
+TABLES = frozenset(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", SCHEMA))
 
 
 class Kind(IntEnum):

@@ -7,17 +7,19 @@ complete and synced before the old one is moved: a crash at any step leaves one 
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from receiver import clock
+from receiver.errors import ConfigError
 from receiver.journal.folder import FILE_NAME, MARK_NAME, mark_damage, sync
 from receiver.journal.groups import INSERT_GROUP, Group, is_whole, pack, unpack
+from receiver.journal.jobs import is_foreign
 from receiver.journal.log import PAGE_BYTES, index_of, indexed_frames, log_of, lost_groups, mended, pages_of
 from receiver.journal.pages import rows_of
-from receiver.journal.records import SCHEMA
+from receiver.journal.records import SCHEMA, wrong_version
 
 CHECKED_AT_START_BYTES = 48 * 1024 * 1024
 """A larger file is checked after the start, in the background: 48 MB, 400,000 signals, take about 0.3 s."""
@@ -39,6 +41,7 @@ class Damage(NamedTuple):
     kept: int
     lost: int
     cursors_kept: bool
+    letters_kept: bool = True
 
     def __str__(self) -> str:
         """Say it to a person."""
@@ -50,6 +53,8 @@ class Damage(NamedTuple):
         told += f"; the damaged files are kept in {self.folder}"
         if not self.kept:
             told += ": keep that folder, take what is missing from the outputs' side and the panels, and mistrust the disk"
+        if not self.letters_kept:
+            told += "; not all dead letters could be read: events that an output never took may be among the lost ones"
         return told if self.cursors_kept else told + "; the outputs' places were lost, they are handed everything again"
 
 
@@ -64,6 +69,7 @@ def check(file: Path, wrong: str = "") -> Checked:
     """Look at a journal before it is opened; a damaged one (``wrong`` says how) is replaced by what can be read of it.
 
     Raises:
+        ConfigError: it is another program's.
         OSError: the disk does not let us.
         sqlite3.Error: the disk does not let us write the new one.
     """
@@ -74,6 +80,7 @@ def check(file: Path, wrong: str = "") -> Checked:
         emptied = _emptied(file)
         return Checked(_replace(file, emptied) if emptied else None, whole=True)
     _roll_back(file)
+    _refuse_foreign(file)
     mark = file.with_name(MARK_NAME)
     small = file.stat().st_size <= CHECKED_AT_START_BYTES
     wrong = wrong or _first_look(file)
@@ -103,6 +110,17 @@ def _roll_back(file: Path) -> None:
     if file.with_name(file.name + "-journal").exists():
         with closing(sqlite3.connect(file)) as db, suppress(sqlite3.DatabaseError):
             db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+
+
+def _refuse_foreign(file: Path) -> None:
+    """Leave another program's database as it is; in a damaged file nothing is found that tells it from ours.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    with closing(_read_only(file)) as db, suppress(sqlite3.DatabaseError):
+        if is_foreign(db):
+            raise ConfigError(f"{file} {wrong_version(0)}")
 
 
 def _first_look(file: Path) -> str:
@@ -187,11 +205,11 @@ def _replace(file: Path, wrong: str) -> Damage:
         db.executescript(SCHEMA)
         db.execute("BEGIN")
         kept, lost = _carry_signals(damaged, kept_file, db)
-        cursors_kept = _carry_rest(damaged, db)
+        unread = _carry_rest(damaged, db)
         db.execute("COMMIT")
     sync(new)
     _move(file, folder)
-    return Damage(wrong, folder, kept, lost, cursors_kept)
+    return Damage(wrong, folder, kept, lost, "cursors" not in unread, "dead_letters" not in unread)
 
 
 def _folder_for(file: Path) -> Path:
@@ -342,13 +360,13 @@ def _plausible(row: tuple[object, ...]) -> bool:
     return all(isinstance(value, kind) for value, kind in zip(row, kinds, strict=True))
 
 
-def _carry_rest(damaged: sqlite3.Connection, db: sqlite3.Connection) -> bool:
-    """Copy cursors, origins, refused frames and what the outputs took or refused; return whether the cursors were read."""
-    whole = True
+def _carry_rest(damaged: sqlite3.Connection, db: sqlite3.Connection) -> set[str]:
+    """Copy cursors, origins, refused frames and what the outputs took or refused; return the tables not read to the end."""
+    unread = set[str]()
     for table, width in (("origins", 5), ("refusals", 9), ("cursors", 3), ("spans", 6), ("dead_letters", 20)):
         try:
-            found: Iterable[tuple[object, ...]] = damaged.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - our own names
+            found = damaged.execute(f"SELECT * FROM {table}")  # noqa: S608 - our own names
             db.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?{', ?' * (width - 1)})", found)  # noqa: S608
         except sqlite3.DatabaseError:
-            whole = whole and table != "cursors"
-    return whole
+            unread.add(table)
+    return unread

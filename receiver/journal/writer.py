@@ -137,6 +137,8 @@ class Writer(threading.Thread):
         self._work: SimpleQueue[Batch | None] = SimpleQueue()
         self._connection: sqlite3.Connection | None = connect(folder.file)
         self._place: Place | None = None
+        self._opened: Place | None = None
+        """What was open last, also after a failure."""
         self._why: Exception = JournalUnavailable("the journal is not open")
         self._begin()
 
@@ -175,7 +177,7 @@ class Writer(threading.Thread):
         assert self._connection is not None
         try:
             lengthen_log(self._connection, self._folder.path)
-            self._place = self._folder.place()
+            self._place = self._opened = self._folder.place()
         except (sqlite3.Error, OSError) as error:
             self._abandon(error)
 
@@ -213,10 +215,26 @@ class Writer(threading.Thread):
         if self._folder.place() != self._place:
             raise JournalUnavailable(f"{self._folder.file} was replaced while the receiver wrote to it")
 
+    def _check_pair(self) -> None:
+        """Keep our log from being written into another journal: what is in it would destroy that one, and be lost.
+
+        Raises:
+            JournalUnavailable: another file was put beside it.
+        """
+        with suppress(FileNotFoundError):  # without a log there is nothing to be written
+            log, file = self._folder.place()
+            if self._opened is not None and log == self._opened[0] and file != self._opened[1]:
+                raise JournalUnavailable(
+                    f"{self._folder.file} is not the journal that was written, and the -wal file beside it is that one's: "
+                    "put the right file back; or, to go on with this one, stop the receiver, move the -wal and -shm files "
+                    "away, and start it"
+                )
+
     def _mend(self, batch: Batch) -> None:
         """Open the journal after a failure: make durable what it holds, take in what nobody was told of, write a little."""
         self._abandon(self._why)
         self._folder.reclaim()
+        self._check_pair()
         check_log(self._folder.file)
         connection = connect(self._folder.file)
         try:
@@ -226,7 +244,7 @@ class Writer(threading.Thread):
             beyond = self._beyond(connection)
             lengthen_log(connection, self._folder.path)
             probe(connection)
-            self._place = self._folder.place()
+            self._place = self._opened = self._folder.place()
         except (sqlite3.Error, OSError, ReceiverError):
             with suppress(sqlite3.Error):
                 connection.close()

@@ -44,8 +44,10 @@ def load_accounts(settings: Settings, before: Accounts | None = None) -> Account
         return accounts.load(chosen.file, default_key, chosen.unknown, before=before)
     if chosen.file is not None:
         raise ConfigError('[accounts] file and store = "managed" are both given: accounts import FILE, then leave file out')
-    if isinstance(before, ManagedAccounts) and before.settings == chosen and before.current:
-        return before
+    if isinstance(before, ManagedAccounts):
+        if before.settings == chosen and before.current:
+            return before
+        before.check_successor()
     unknown = {"": None, "accept": True, "refuse": False}[chosen.unknown]
     store = ManagedStore(settings.receiver.data_dir, find_vault(settings))
     try:

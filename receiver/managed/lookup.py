@@ -43,6 +43,14 @@ class ManagedAccounts(Accounts):
         """Whether the file is still the one that was opened, and not one brought back from elsewhere."""
         return self._store.current()
 
+    def check_successor(self) -> None:
+        """Make sure that the file that is there now can be opened while this one is.
+
+        Raises:
+            ConfigError: it cannot, and what to do.
+        """
+        self._store.check_place(to_follow=True)
+
     def _count_anew(self) -> None:
         self._count = self._store.count()
         self.accept_unknown = not self._count if self._unknown is None else self._unknown
@@ -172,7 +180,7 @@ class ManagedAccounts(Accounts):
 
     def continues(self, before: Accounts) -> bool:
         """Tell whether another one has the same file."""
-        return isinstance(before, ManagedAccounts) and before._store.inode == self._store.inode
+        return isinstance(before, ManagedAccounts) and before._store.same_file(self._store)
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return those of these texts that no account in the register has; over a connection of its own.
@@ -212,6 +220,7 @@ class ManagedAccounts(Accounts):
         """
         if self._desperate:
             raise RegisterUnavailable(_SILENT)
+        _reading(self._store.check_place)
         version = _reading(self._store.version)
         if version == self._version:
             return ()

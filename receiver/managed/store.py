@@ -14,6 +14,7 @@ from receiver.accounts import Account
 from receiver.config import resolve_secret
 from receiver.errors import ConfigError
 from receiver.intervals import Supervision
+from receiver.managed import place
 from receiver.register import SECRET_COLUMNS, Change, Row
 from receiver.vault import Vault
 
@@ -44,6 +45,7 @@ END;
 PRAGMA user_version = 1;
 COMMIT;
 """
+_TABLES = {"accounts", "changes", "meta"}
 _PUT = """INSERT INTO accounts VALUES (?, ?, ?, ?, ?) ON CONFLICT (account) DO UPDATE SET
     cells = excluded.cells, key = excluded.key, old_key = excluded.old_key, supervised = excluded.supervised"""
 _GET = "SELECT cells, key, old_key FROM accounts WHERE account = ?"
@@ -75,10 +77,10 @@ class ManagedStore:
                 handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
                 ownership.hand_over(handle, data_dir)  # SQLite gives the files beside it to the same owner
                 os.close(handle)
-            self.inode = os.stat(self._file).st_ino
             self._db = sqlite3.connect(self._file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 self._open(data_dir)
+                self._place = place.place_of(self._file)
             except BaseException:
                 self._db.close()
                 raise
@@ -92,10 +94,19 @@ class ManagedStore:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, _FORMAT):
             raise ConfigError(f"{self._file} has format {version}, this program reads format {_FORMAT}")
+        if self._is_foreign(version):
+            raise ConfigError(
+                f"{self._file} is a database, and no register of this program; move it away, or look at [receiver] data_dir"
+            )
         if not version:
             self._make(data_dir)
         self._db.execute("PRAGMA synchronous = FULL")
         self.renew_vault()
+
+    def _is_foreign(self, version: int) -> bool:
+        found = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*'")
+        tables = {name for (name,) in found}
+        return not (tables >= _TABLES if version else tables <= _TABLES)
 
     def _make(self, data_dir: Path) -> None:
         """Make the tables, one process at a time: SQLite does not wait for one that turns a new file to its log."""
@@ -109,7 +120,12 @@ class ManagedStore:
             os.close(folder)
 
     def another(self) -> "ManagedStore":
-        """Open the register once more."""
+        """Open the register once more.
+
+        Raises:
+            ConfigError: it cannot be opened, or another one is in its place.
+        """
+        self.check_place()
         return ManagedStore(self._file.parent, self._vault)
 
     def close(self) -> None:
@@ -143,11 +159,20 @@ class ManagedStore:
         return None if found is None else bytes(found[0])
 
     def current(self) -> bool:
-        """Tell whether the file at the path is the one that is open."""
-        try:
-            return os.stat(self._file).st_ino == self.inode
-        except OSError:
-            return False
+        """Tell whether what is at the path is what was opened."""
+        return place.place_of(self._file) == self._place
+
+    def same_file(self, other: "ManagedStore") -> bool:
+        """Tell whether another one has the same file open."""
+        return self._place.file == other._place.file
+
+    def check_place(self, to_follow: bool = False) -> None:
+        """Make sure that the register at the path is this one or, ``to_follow`` it, one that can be opened beside it.
+
+        Raises:
+            ConfigError: it is not, and what to do.
+        """
+        place.check(self._file, self._place, to_follow)
 
     # -- changing it ----------------------------------------------------------------------------------------------
 
@@ -343,7 +368,9 @@ class ManagedStore:
         return int(self._db.execute("SELECT COALESCE(MAX(revision), 0) FROM changes").fetchone()[0])
 
     def changed_since(self, revision: int) -> set[str] | None:
-        """Return the accounts changed after a revision, None for too many to name."""
+        """Return the accounts changed after a revision, None for too many to name, or where there was no such revision."""
+        if self.revision() < revision:
+            return None  # a backup was brought back into the file: what it undoes stands nowhere
         oldest = self._db.execute("SELECT COALESCE(MIN(revision), 0) FROM changes").fetchone()[0]
         names = {name for (name,) in self._db.execute("SELECT account FROM changes WHERE revision > ?", (revision,))}
         return None if None in names or oldest > revision + 1 else names

@@ -13,14 +13,30 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
 from receiver import journal as package
 from receiver.accounts import Accounts
+from receiver.cli import main
 from receiver.config import JournalSettings
 from receiver.errors import JournalDamaged, JournalUnavailable
 from receiver.events import render_or_tell
-from receiver.journal import Entry, Journal, Lane, Origin, Reader, Receipt, Stored, check_whole, marked_damage, salvage
+from receiver.journal import (
+    DEAD,
+    Entry,
+    Journal,
+    Lane,
+    Letter,
+    Origin,
+    Reader,
+    Receipt,
+    Stored,
+    burial,
+    check_whole,
+    marked_damage,
+    salvage,
+)
 from receiver.journal.groups import PART_MESSAGES
 from receiver.journal.log import Log, checksum, log_of, lost_groups
 from receiver.journal.pages import rows_of
@@ -191,6 +207,41 @@ def test_an_emptied_file_costs_nothing_that_its_log_holds_also_when_somebody_loo
     assert (damage.kept, damage.what) == (30, "journal.sqlite was empty, 0 bytes, though a receiver had used it")
     assert receipt.position == 31
     assert set(found(folder)) == set(range(1, 32))
+
+
+@pytest.mark.parametrize("tree", ["dead_letters", "sqlite_autoindex_dead_letters_1"])
+def test_damaged_dead_letters_of_a_large_file_keep_no_receiver_from_starting_and_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: str
+) -> None:
+    fill(tmp_path / "data")
+    folder = tmp_path / "data"
+    with closing(sqlite3.connect(folder / "journal.sqlite", isolation_level=None)) as db:
+        for position in range(1, 21):
+            burial(Letter("out", START, 3, "no", DEAD, None), position, message(position)[0].rows()[0])(db)
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (tree,)).fetchone()
+    spoil(folder / "journal.sqlite", (page - 1) * PAGE)
+    monkeypatch.setattr(salvage, "CHECKED_AT_START_BYTES", 0)
+    damage, _, receipt = start(folder)
+    assert damage is not None
+    assert (damage.kept, damage.lost, damage.cursors_kept, receipt.position) == (COUNT, 0, True, COUNT + 1)
+    assert ("not all dead letters could be read" in str(damage)) is (tree == "dead_letters")
+    reader = Reader(folder)
+    assert reader.count_dead("out") == (0 if tree == "dead_letters" else 20)
+    reader.close()
+
+
+def test_what_a_command_cannot_read_is_told_in_a_sentence_and_noted_for_the_next_start(tmp_path: Path) -> None:
+    fill(tmp_path / "data")
+    folder = tmp_path / "data"
+    (tmp_path / "receiver.toml").write_text("", "utf-8")
+    spoil(folder / "journal.sqlite", pages(folder)[1])
+    for command in ("show --last 400", "export"):
+        done = CliRunner().invoke(main, ["journal", *command.split(), "--config", str(tmp_path / "receiver.toml")])
+        assert done.exit_code == 2
+        assert "dc09-receiver: not all of" in done.stderr
+        assert "the next start of the receiver keeps them aside" in done.stderr
+    assert marked_damage(folder)
 
 
 @pytest.mark.parametrize("used", [False, True])

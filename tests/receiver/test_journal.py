@@ -15,6 +15,7 @@ from receiver.config import JournalSettings
 from receiver.errors import ConfigError, JournalUnavailable
 from receiver.journal import Entry, Journal, Lane, Origin, Reader, Receipt, Refusal
 from receiver.journal.jobs import probe
+from receiver.journal.records import SCHEMA
 from receiver.journal.repeats import Repeats
 
 T = TypeVar("T")
@@ -477,6 +478,42 @@ def test_an_older_journal_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="format 1, this program reads format 2: let the program that wrote it hand"):
         with_journal(tmp_path, story)
+
+
+@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_the_database_of_another_program_is_refused_and_stays_as_it_is(tmp_path: Path, version: int, mode: str) -> None:
+    file = tmp_path / "journal.sqlite"
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        db.execute(f"PRAGMA journal_mode = {mode}")
+        db.executescript(f"CREATE TABLE invoices (number); CREATE TABLE customers (name); PRAGMA user_version = {version};")
+    before = file.read_bytes()
+
+    async def story(_: Journal) -> None:
+        raise AssertionError("it was opened")
+
+    with pytest.raises(ConfigError, match="is a database, and no journal of this program"):
+        with_journal(tmp_path, story)
+    with pytest.raises(ConfigError, match="is a database, and no journal of this program"):
+        Reader(tmp_path)
+    assert file.read_bytes() == before
+    assert not list(tmp_path.glob("damaged-*"))
+
+
+@pytest.mark.parametrize(
+    "script", ["PRAGMA journal_mode = WAL", SCHEMA.partition(";")[0], SCHEMA + "CREATE TABLE invoices (n);"]
+)
+def test_a_journal_cut_short_at_its_making_or_added_to_another_file_by_an_earlier_version_is_opened(
+    tmp_path: Path, script: str
+) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite")) as db:
+        db.executescript(script)
+
+    async def story(journal: Journal) -> None:
+        await append(journal, entry(b"one"))
+
+    with_journal(tmp_path, story)
+    assert positions(tmp_path) == [(1, b"one")]
 
 
 def test_a_group_is_deleted_when_all_of_it_is_delivered(tmp_path: Path) -> None:

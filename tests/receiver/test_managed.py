@@ -1,6 +1,7 @@
 """The managed register: changed by commands while a receiver reads it, keys never in clear on the disk."""
 
 import asyncio
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -296,11 +297,80 @@ def test_a_register_goes_on_over_sighup_unless_its_file_or_settings_are_others(s
     settings.write_text(settings.read_text("utf-8") + 'unknown = "accept"\n', "utf-8")
     second = load_accounts(config.load(settings), first)
     assert second is not first
-    (tmp_path / "data" / FILE_NAME).rename(tmp_path / "away")
+    for end in ("-wal", "-shm", ""):
+        (tmp_path / "data" / f"{FILE_NAME}{end}").rename(tmp_path / f"away{end}")
+    ManagedStore(tmp_path / "data", None).close()
     third = load_accounts(config.load(settings), second)
     assert third is not second
     for register in (first, second, third):
         register.close()
+
+
+def test_a_backup_that_is_brought_back_into_the_file_is_taken_and_what_it_undoes_is_forgotten(
+    store: ManagedStore, tmp_path: Path
+) -> None:
+    store.put([row("1", key=SECRET), row("2")], Path())
+    register = ManagedAccounts(ManagedStore(tmp_path, Vault(MASTER)), None, None, 10)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db, closing(sqlite3.connect(tmp_path / "copy")) as copy:
+        db.backup(copy)
+        store.change("1", lambda before: (before or {}) | {"key": OTHER})
+        store.change("2", lambda _: None)
+        store.put([row("3", supervision_seconds="60")], Path())
+        assert register.refresh() == {"1", "2", "3"}
+        assert (register.find("1").key, register.find("3").registered) == (dc09.Key.parse(OTHER), True)
+        copy.backup(db)
+    assert register.refresh() is None
+    assert (register.find("1").key, register.find("2").registered) == (dc09.Key.parse(SECRET), True)
+    assert not register.find("3").registered
+    store.put([row("4")], Path())
+    assert register.refresh() == {"4"}
+    register.close()
+
+
+@pytest.mark.parametrize(("taken", "put", "what", "then"), [
+    (["-wal", "-shm", ""], True, "send SIGHUP to read it", ""),
+    (["-wal", ""], True, "delete these two, then SIGHUP", "delete these two, then SIGHUP"),
+    ([""], True, "delete these two, then SIGHUP", "delete these two, then SIGHUP"),
+    ([""], False, "it is gone", "it is gone"),
+    (["-wal", "-shm"], False, "restart the receiver", "restart the receiver"),
+])  # fmt: skip
+def test_another_register_in_the_place_of_the_open_one_is_told_and_opened_only_where_nothing_of_that_is_beside_it(
+    settings: Path, tmp_path: Path, taken: list[str], put: bool, what: str, then: str
+) -> None:
+    run("accounts", "add", "1", "--config", str(settings))
+    shutil.copy(tmp_path / "data" / FILE_NAME, tmp_path / "copy")
+    register = load_accounts(config.load(settings))
+    run("accounts", "remove", "1", "--config", str(settings))
+    register.refresh()
+    for end in taken:
+        (tmp_path / "data" / f"{FILE_NAME}{end}").rename(tmp_path / f"away{end}")
+    if put:
+        (tmp_path / "copy").rename(tmp_path / "data" / FILE_NAME)
+    for ask in (register.refresh, lambda: register.missing(["1"])):
+        with pytest.raises(RegisterUnavailable, match=what):
+            ask()
+    if then:
+        with pytest.raises(ConfigError, match=then):
+            load_accounts(config.load(settings), register)
+        assert (tmp_path / "data" / FILE_NAME).exists() is (put or "" not in taken)  # none is made
+    else:
+        found = load_accounts(config.load(settings), register)
+        assert found.find("1").registered
+        found.close()
+    register.close()
+
+
+@pytest.mark.parametrize("script", [
+    "CREATE TABLE invoices (n);", "CREATE TABLE accounts (n); CREATE TABLE invoices (n);",
+    "CREATE TABLE accounts (n); PRAGMA user_version = 1;",
+])  # fmt: skip
+def test_the_database_of_another_program_is_no_register_and_stays_as_it_is(tmp_path: Path, script: str) -> None:
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        db.executescript(script)
+    before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(ConfigError, match="no register of this program"):
+        ManagedStore(tmp_path, None)
+    assert (tmp_path / FILE_NAME).read_bytes() == before
 
 
 def test_a_second_look_from_one_process_takes_no_lock_from_the_first(store: ManagedStore, tmp_path: Path) -> None:

@@ -248,6 +248,28 @@ def test_another_journal_in_the_place_of_ours_is_not_written_to(tmp_path: Path) 
         each_once(running, "0001", "0002", "0003")
 
 
+def test_a_backup_put_beside_the_log_of_ours_is_told_and_our_log_is_not_written_into_it(tmp_path: Path) -> None:
+    with Running(tmp_path, more=QUICK) as running:
+        file, ours, backup = tmp_path / "data" / "journal.sqlite", tmp_path / "ours", tmp_path / "backup"
+        ack(running, "0001")
+        wait_until(running.events)
+        with closing(sqlite3.connect(file)) as db:
+            db.execute("VACUUM INTO ?", (str(backup),))
+        before = backup.read_bytes()
+        ours.hardlink_to(file)
+        backup.rename(file)
+        for number in range(2, 100):  # into the log; that the file is another shows with the output's place
+            if not (answered := running.tcp(frame(f"{number:04}"), seconds=0.3)):
+                break
+            assert said(answered[0]) == f"ACK {number:04}"
+        unready(running, "the -wal file beside it is that one's: put the right file back")
+        assert file.read_bytes() == before
+        ours.rename(file)
+        wait_until(lambda: running.get("/readyz")[0] == 200)
+        ack(running, "0100")
+        each_once(running, *[f"{n:04}" for n in range(1, number)], "0100")
+
+
 def _damage(file: Path, offset: int, size: int) -> None:
     with file.open("r+b") as raw:
         raw.seek(offset)
