@@ -24,14 +24,34 @@ from receiver.accounts import Accounts
 from receiver.cli.accounts import accounts_group
 from receiver.cli.journal import journal
 from receiver.cli.on_test import accounts_test
-from receiver.cli.options import CONFIG, fail, load, parse_key, read_register
+from receiver.cli.options import CONFIG, end_of_output, fail, in_words, load, parse_key, read_register
 from receiver.cli.outputs import outputs_group
 from receiver.cli.watch import watch
 from receiver.errors import ConfigError, RegisterUnavailable
 from receiver.explain import explain
 
+_NAME_THE_REGISTER = (
+    "[accounts] must", "[accounts] file", "[accounts] store", "[accounts] master_key", "[accounts] default_key",
+    "[receiver] must", "[receiver] data_dir",
+)  # fmt: skip
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+class _Commands(click.Group):
+    """All commands. What they print may go into a pipe or onto a full disk; events that ``serve`` prints are tried again."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run one command."""
+        try:
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+            return done
+        except OSError as error:
+            if ctx.invoked_subcommand != "serve":
+                end_of_output(error)
+            raise
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="dc09-receiver")
 def main() -> None:
     """Receive alarm signals over ANSI/SIA DC-09, put them on disk, acknowledge them, hand them on."""
@@ -119,7 +139,7 @@ def check_config(file: Path) -> None:
 
 def _read_register(settings: config.Settings, mistakes: list[str]) -> Accounts | None:
     """Read the register that the settings name, if that much is right of them; add its mistakes."""
-    if any(mistake.startswith(("[accounts]", "[receiver]")) for mistake in mistakes):
+    if any(mistake.startswith(_NAME_THE_REGISTER) for mistake in mistakes):
         return None
     try:
         return read_register(settings)
@@ -153,6 +173,10 @@ def health(config_file: Path | None) -> None:
                 click.echo(f"{page}: {answer.read().decode().strip()}")
         except urllib.error.HTTPError as error:
             click.echo(f"{page}: {error.read().decode().strip()}")
+            sys.exit(1)
+        except urllib.error.URLError as error:
+            why = in_words(error.reason) if isinstance(error.reason, OSError) else error.reason
+            click.echo(f"{page}: no answer from {host} port {http.port}: {why}; does the receiver run?")
             sys.exit(1)
         except OSError as error:
             click.echo(f"{page}: no answer from {host} port {http.port}: {error}")
@@ -245,15 +269,24 @@ def simulate(
     orders = panel.Orders(host, port, account, token, data, secret, line=line_sent, first_sequence=sequence, **more)
     answers: list[panel.Answer] = []
     unreachable: Exception | None = None
+    unprinted: OSError | None = None
     try:
         asyncio.run(_simulate(orders, answers))
     except* OSError as group:
         unreachable = group.exceptions[0]
+    except* _Unprinted as group:
+        unprinted = group.exceptions[0].args[0]
+    if unprinted is not None:
+        raise unprinted
     if unreachable is not None:
-        click.echo(f"dc09-receiver: cannot reach {host} port {port}: {unreachable}", err=True)
+        click.echo(f"dc09-receiver: cannot reach {host} port {port}: {in_words(unreachable)}", err=True)
         sys.exit(1)
     _summarise(answers)
     sys.exit(0 if all(answer.verdict == "ACK" for answer in answers) else 1)
+
+
+class _Unprinted(Exception):
+    """An answer that could not be printed; its cause is the argument."""
 
 
 async def _simulate(orders: panel.Orders, answers: list[panel.Answer]) -> None:
@@ -261,7 +294,10 @@ async def _simulate(orders: panel.Orders, answers: list[panel.Answer]) -> None:
         answers.append(answer)
         if orders.count <= 20 or answer.verdict != "ACK":
             tries = f" after {answer.tries} tries" if answer.tries > 1 else ""
-            click.echo(f"{answer.sequence}  {answer.verdict:<8} {answer.seconds * 1000:8.2f} ms{tries}")
+            try:
+                click.echo(f"{answer.sequence}  {answer.verdict:<8} {answer.seconds * 1000:8.2f} ms{tries}")
+            except OSError as error:  # of standard output, and not of the network
+                raise _Unprinted(error) from None
 
     await panel.report(orders, tell)
 
