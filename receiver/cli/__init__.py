@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from protocols import dc09
-from protocols.errors import KeyFormatError
+from protocols.errors import KeyFormatError, ProtocolError
 from receiver import __version__, clock, config, panel, process
 from receiver.accounts import Accounts
 from receiver.cli.accounts import accounts_group
@@ -267,6 +267,7 @@ def simulate(
     data = "" if null else f"#{account}|{event}"
     line_sent = None if line == "none" else line
     orders = panel.Orders(host, port, account, token, data, secret, line=line_sent, first_sequence=sequence, **more)
+    _check_frame(orders)
     answers: list[panel.Answer] = []
     unreachable: Exception | None = None
     unprinted: OSError | None = None
@@ -283,6 +284,16 @@ def simulate(
         sys.exit(1)
     _summarise(answers)
     sys.exit(0 if all(answer.verdict == "ACK" for answer in answers) else 1)
+
+
+def _check_frame(orders: panel.Orders) -> None:
+    """Exit 2 when what was ordered can stand in no frame."""
+    try:
+        panel.frame(orders, "0001")
+    except UnicodeError:
+        fail("account, token, line and receiver number of a frame are ASCII, and its event is UTF-8")
+    except ProtocolError as error:
+        fail(f"this event makes no frame: {error}")
 
 
 class _Unprinted(Exception):

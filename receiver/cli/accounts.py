@@ -1,5 +1,6 @@
 """``accounts list · add · remove · import · export · rotate-key · rotate-master``: the account register."""
 
+import codecs
 import csv
 import os
 import sys
@@ -159,14 +160,15 @@ def accounts_export(config_file: Path | None, with_keys: Path | None) -> None:
     with _told(store_of(load(config_file))) as store:
         if with_keys is None:
             with printing():  # what goes wrong with it is not the register's
-                _export(store, sys.stdout, with_keys=False)
+                utf_8 = codecs.getwriter("utf-8")(sys.stdout.buffer)  # as accounts import wants it, whatever the terminal
+                _export(store, utf_8, with_keys=False)
             return
         with _new_file(with_keys) as out:
             _export(store, out, with_keys=True)
     click.echo(f"the register is in {with_keys}, with its keys in clear: keep it as you would keep them", err=True)
 
 
-def _export(store: register.Store, out: TextIO, with_keys: bool) -> None:
+def _export(store: register.Store, out: TextIO | codecs.StreamWriter, with_keys: bool) -> None:
     columns = [name for name in register.EXPORTED if with_keys or name not in register.SECRET_COLUMNS]
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n", extrasaction="ignore")
     writer.writeheader()

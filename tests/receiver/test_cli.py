@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -67,6 +68,8 @@ def test_decode_takes_a_batch(tmp_path: Path) -> None:
         (("decode", "--key", "short", "00"), "a key is 32, 48 or 64 hex digits"),
         (("decode", "--now", "soon", "00"), "must be ISO 8601"),
         (("simulate", "127.0.0.1", "1", "--key", "short"), "--key: a key is"),
+        (("simulate", "127.0.0.1", "1", "--account", "5é"), "of a frame are ASCII"),
+        (("simulate", "127.0.0.1", "1", "--event", "x" * 5000), "a body has 4095 bytes at most"),
         (("check-config", "/nowhere.toml"), "there is no file"),
         (("serve", "--config", "/nowhere.toml"), "there is no file"),
         (("journal", "show", "--config", "/nowhere.toml"), "there is no file"),
@@ -124,6 +127,13 @@ def test_a_header_with_spaces_is_changed_as_it_is_read(config: Path, tmp_path: P
     assert register.read_text("utf-8") == f"account,name,key\n1234,First Street,{SECRET[::-1]}\n"
     register.write_text(f"account,key,key\n1234,{SECRET},{SECRET[::-1]}\n", "utf-8")
     assert "line 1: the column key stands twice" in run("accounts", "list", "--config", str(config)).stderr
+
+
+def test_an_exported_register_is_one_that_import_takes_whatever_the_terminal(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "accounts.csv").write_text("account,name\n1234,Zürich\n", "utf-8")
+    line = [sys.executable, "-m", "receiver", "accounts", "export", "--config", str(config)]
+    done = subprocess.run(line, stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "latin-1"}, check=True)
+    assert "1234,Zürich," in done.stdout.decode()
 
 
 def test_a_key_that_is_no_text_is_one_clear_sentence(config: Path) -> None:
