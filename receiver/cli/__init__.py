@@ -193,7 +193,7 @@ def health(config_file: Path | None) -> None:
 def decode(key: str | None, now: str | None, batch: Path | None, frame: str | None) -> None:
     """Explain one FRAME, given as hex, or - for raw bytes on standard input. Exit 0 for ACK, 1 for any other verdict."""
     if batch is not None:
-        with batch.open(encoding="utf-8") as lines:
+        with batch.open(encoding="utf-8-sig", errors="replace") as lines:  # what is no text is then no JSON
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     click.echo(json.dumps(_explain_line(line, f"{batch} line {number}"), ensure_ascii=False))

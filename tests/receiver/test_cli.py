@@ -58,6 +58,8 @@ def test_decode_takes_a_batch(tmp_path: Path) -> None:
     done = run("decode", "--batch", str(file))
     assert done.exit_code == 0
     assert [json.loads(line)["verdict"] for line in done.stdout.splitlines()] == ["ack", "ack", "silence"]
+    file.write_bytes(b"\xff\xfe\n")
+    assert "line 1: expected" in run("decode", "--batch", str(file)).stderr
 
 
 @pytest.mark.parametrize(
