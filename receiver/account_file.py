@@ -34,9 +34,11 @@ def edit(file: Path, apply: Callable[[Rows], None]) -> None:
             read_csv(file, base=base)  # what is wrong already is not made worse
         old = file.read_text("utf-8-sig") if file.exists() else ""
         reader = csv.DictReader(io.StringIO(old, newline=""))
-        rows = {row["account"].strip().upper(): row for row in reader}
+        columns = [name.strip() for name in reader.fieldnames or COLUMNS]
+        reader.fieldnames = columns
+        rows = {row["account"].strip().upper(): {name: (text or "").strip() for name, text in row.items()} for row in reader}
         apply(rows)
-        header = dict.fromkeys(reader.fieldnames or COLUMNS) | dict.fromkeys(name for row in rows.values() for name in row)
+        header = dict.fromkeys(columns) | dict.fromkeys(name for row in rows.values() for name in row)
         _write(file, base, list(header), rows)
     finally:
         os.close(folder)

@@ -223,7 +223,7 @@ def read_csv(
     except UnicodeDecodeError:
         raise ConfigError(f'{file} cannot be read: it is not in UTF-8; save it as "CSV UTF-8"') from None
     except (OSError, csv.Error) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
+        raise ConfigError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if mistakes:
         if before is not None:
             rows.empty()  # before the error lets go of it in one go
@@ -244,8 +244,10 @@ def _read_table(
     if "account" not in header or unknown:
         raise ConfigError(
             f"{file} line 1: expected a header of {','.join(COLUMNS)}, with commas, of which only account is required; "
-            + (f"unknown: {', '.join(unknown)}" if unknown else "account is missing")
+            + (f"unknown: {', '.join(name or 'an empty name' for name in unknown)}" if unknown else "account is missing")
         )
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise ConfigError(f"{file} line 1: the column {', '.join(twice)} stands twice; leave one out")
     return _read_rows(reader, header, file, base, environment, before)
 
 
@@ -336,8 +338,8 @@ def key_text(path: str, base: Path) -> str:
         ConfigError: it cannot be read.
     """
     try:
-        return (base / path).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+        return (base / path).read_text("utf-8-sig").strip()
+    except (OSError, ValueError):
         raise ConfigError(f"key_file {base / path} cannot be read") from None
 
 

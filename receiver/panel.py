@@ -134,7 +134,7 @@ async def _send(orders: Orders, link: _Link, number: int) -> Answer:
         try:
             if link.broken:
                 link.take_over(await _connect(orders))
-            link.send(_frame(orders, sequence))
+            link.send(frame(orders, sequence))
             reply = await asyncio.wait_for(link.replies.get(), orders.timeout_seconds)
         except TimeoutError:
             continue
@@ -148,7 +148,13 @@ async def _send(orders: Orders, link: _Link, number: int) -> Answer:
     return Answer(sequence, "silence", clock.monotonic() - began, orders.retry + 1, None)
 
 
-def _frame(orders: Orders, sequence: str) -> bytes:
+def frame(orders: Orders, sequence: str) -> bytes:
+    """Return the frame of one message.
+
+    Raises:
+        UnicodeError: something outside the data is not ASCII, or the data is no text.
+        ProtocolError: it is too long.
+    """
     address = dc09.Address(orders.receiver_number, orders.line, orders.account)
     panel_time = clock.now_us() // clock.SECOND_US
     return dc09.encode(orders.token, sequence, address, orders.data.encode(), (), panel_time, orders.key)

@@ -253,7 +253,7 @@ class Telemetry(Collector):
         """An output could not take events; it tries again after these seconds, or sooner when something urgent comes."""
         self.delivery_failures[output] += 1
         self._tell_bounded(
-            logging.WARNING, "delivery failed", {"output": output, "error": error, "retry_seconds": f"{retry_seconds:.1f}"}
+            logging.WARNING, "delivery failed", {"output": output, "error": error, "retry_seconds": round(retry_seconds, 1)}
         )
 
     def output_broke(self, output: str, error: BaseException) -> None:

@@ -18,28 +18,42 @@ from typing import Any
 import click
 
 from protocols import dc09
-from protocols.errors import KeyFormatError
+from protocols.errors import KeyFormatError, ProtocolError
 from receiver import __version__, clock, config, panel, process
 from receiver.accounts import Accounts
 from receiver.cli.accounts import accounts_group
 from receiver.cli.journal import journal
 from receiver.cli.on_test import accounts_test
-from receiver.cli.options import CONFIG, fail, load, parse_key, read_register
+from receiver.cli.options import CONFIG, end_of_output, fail, in_words, load, parse_key, read_register
 from receiver.cli.outputs import outputs_group
 from receiver.cli.watch import watch
 from receiver.errors import ConfigError, RegisterUnavailable
 from receiver.explain import explain
 
+_NAME_THE_REGISTER = (
+    "[accounts] must", "[accounts] file", "[accounts] store", "[accounts] master_key", "[accounts] default_key",
+    "[receiver] must", "[receiver] data_dir",
+)  # fmt: skip
+
 
 class _Commands(click.Group):
-    """The commands; what one meets on its way, and a person can act on, is told in a sentence as at its beginning."""
+    """All commands. What one meets on its way, and a person can act on, is told in a sentence as at its beginning.
+
+    What they print may go into a pipe or onto a full disk; events that ``serve`` prints are tried again.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, or tell every mistake and exit 2."""
+        """Run one command, or tell every mistake and exit 2."""
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+            return done
         except ConfigError as error:
             fail(*error.mistakes)
+        except OSError as error:
+            if ctx.invoked_subcommand != "serve":
+                end_of_output(error)
+            raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -130,7 +144,7 @@ def check_config(file: Path) -> None:
 
 def _read_register(settings: config.Settings, mistakes: list[str]) -> Accounts | None:
     """Read the register that the settings name, if that much is right of them; add its mistakes."""
-    if any(mistake.startswith(("[accounts]", "[receiver]")) for mistake in mistakes):
+    if any(mistake.startswith(_NAME_THE_REGISTER) for mistake in mistakes):
         return None
     try:
         return read_register(settings)
@@ -165,6 +179,10 @@ def health(config_file: Path | None) -> None:
         except urllib.error.HTTPError as error:
             click.echo(f"{page}: {error.read().decode().strip()}")
             sys.exit(1)
+        except urllib.error.URLError as error:
+            why = in_words(error.reason) if isinstance(error.reason, OSError) else error.reason
+            click.echo(f"{page}: no answer from {host} port {http.port}: {why}; does the receiver run?")
+            sys.exit(1)
         except OSError as error:
             click.echo(f"{page}: no answer from {host} port {http.port}: {error}")
             sys.exit(1)
@@ -180,7 +198,7 @@ def health(config_file: Path | None) -> None:
 def decode(key: str | None, now: str | None, batch: Path | None, frame: str | None) -> None:
     """Explain one FRAME, given as hex, or - for raw bytes on standard input. Exit 0 for ACK, 1 for any other verdict."""
     if batch is not None:
-        with batch.open(encoding="utf-8") as lines:
+        with batch.open(encoding="utf-8-sig", errors="replace") as lines:  # what is no text is then no JSON
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     click.echo(json.dumps(_explain_line(line, f"{batch} line {number}"), ensure_ascii=False))
@@ -254,17 +272,37 @@ def simulate(
     data = "" if null else f"#{account}|{event}"
     line_sent = None if line == "none" else line
     orders = panel.Orders(host, port, account, token, data, secret, line=line_sent, first_sequence=sequence, **more)
+    _check_frame(orders)
     answers: list[panel.Answer] = []
     unreachable: Exception | None = None
+    unprinted: OSError | None = None
     try:
         asyncio.run(_simulate(orders, answers))
     except* OSError as group:
         unreachable = group.exceptions[0]
+    except* _Unprinted as group:
+        unprinted = group.exceptions[0].args[0]
+    if unprinted is not None:
+        raise unprinted
     if unreachable is not None:
-        click.echo(f"dc09-receiver: cannot reach {host} port {port}: {unreachable}", err=True)
+        click.echo(f"dc09-receiver: cannot reach {host} port {port}: {in_words(unreachable)}", err=True)
         sys.exit(1)
     _summarise(answers)
     sys.exit(0 if all(answer.verdict == "ACK" for answer in answers) else 1)
+
+
+def _check_frame(orders: panel.Orders) -> None:
+    """Exit 2 when what was ordered can stand in no frame."""
+    try:
+        panel.frame(orders, "0001")
+    except UnicodeError:
+        fail("account, token, line and receiver number of a frame are ASCII, and its event is UTF-8")
+    except ProtocolError as error:
+        fail(f"this event makes no frame: {error}")
+
+
+class _Unprinted(Exception):
+    """An answer that could not be printed; its cause is the argument."""
 
 
 async def _simulate(orders: panel.Orders, answers: list[panel.Answer]) -> None:
@@ -272,7 +310,10 @@ async def _simulate(orders: panel.Orders, answers: list[panel.Answer]) -> None:
         answers.append(answer)
         if orders.count <= 20 or answer.verdict != "ACK":
             tries = f" after {answer.tries} tries" if answer.tries > 1 else ""
-            click.echo(f"{answer.sequence}  {answer.verdict:<8} {answer.seconds * 1000:8.2f} ms{tries}")
+            try:
+                click.echo(f"{answer.sequence}  {answer.verdict:<8} {answer.seconds * 1000:8.2f} ms{tries}")
+            except OSError as error:  # of standard output, and not of the network
+                raise _Unprinted(error) from None
 
     await panel.report(orders, tell)
 

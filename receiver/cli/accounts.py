@@ -1,5 +1,6 @@
 """``accounts list · add · remove · import · export · rotate-key · rotate-master``: the account register."""
 
+import codecs
 import csv
 import os
 import sys
@@ -14,7 +15,7 @@ from protocols.errors import KeyFormatError
 from receiver import accounts, clock, config, register, rotation
 from receiver.accounts import Account
 from receiver.cli import path_list
-from receiver.cli.options import CONFIG, accounts_of, fail, length_seconds, load, store_of
+from receiver.cli.options import CONFIG, accounts_of, fail, length_seconds, load, printing, store_of
 from receiver.errors import ConfigError, PathsUnreadable, RegisterUnavailable
 from receiver.rotation import Used
 
@@ -144,11 +145,11 @@ def accounts_remove(config_file: Path | None, account: str) -> None:
 @CONFIG
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def accounts_import(config_file: Path | None, file: Path) -> None:
-    """Add or replace every account of another CSV file; all of it or, with any mistake, nothing."""
+    """Add or change every account of another CSV file; all of it or, with any mistake, nothing."""
     with _told(store_of(load(config_file))) as store:
         accounts.read_csv(file)
         count = store.put(register.read_rows(file), file.parent)
-        click.echo(f"{count} accounts are in {store.where}; {store.after}")
+        click.echo(f"{count} accounts of {file} are in {store.where}; {store.after}")
 
 
 @accounts_group.command("export")
@@ -158,14 +159,16 @@ def accounts_export(config_file: Path | None, with_keys: Path | None) -> None:
     """Print the register as CSV, without keys; with --with-keys FILE, write it with them, and nothing on the screen."""
     with _told(store_of(load(config_file))) as store:
         if with_keys is None:
-            _export(store, sys.stdout, with_keys=False)
+            with printing():  # what goes wrong with it is not the register's
+                utf_8 = codecs.getwriter("utf-8")(sys.stdout.buffer)  # as accounts import wants it, whatever the terminal
+                _export(store, utf_8, with_keys=False)
             return
         with _new_file(with_keys) as out:
             _export(store, out, with_keys=True)
     click.echo(f"the register is in {with_keys}, with its keys in clear: keep it as you would keep them", err=True)
 
 
-def _export(store: register.Store, out: TextIO, with_keys: bool) -> None:
+def _export(store: register.Store, out: TextIO | codecs.StreamWriter, with_keys: bool) -> None:
     columns = [name for name in register.EXPORTED if with_keys or name not in register.SECRET_COLUMNS]
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
@@ -255,7 +258,10 @@ def _reseal(store: "ManagedStore", generate: Path | None) -> int:
 
 def _key_from_stdin() -> str:
     """Return the line on standard input, or exit 2: an empty one, of a script whose variable is not set, is no key."""
-    key = sys.stdin.readline().strip()
+    try:
+        key = sys.stdin.buffer.readline().decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        fail("standard input is no text: the key is read from there, one line")
     if not key:
         fail("standard input is empty: the key is read from there, one line")
     return key

@@ -1,7 +1,11 @@
 """What all commands share: the configuration option, clear failures, and the parts a command reads."""
 
+import errno
+import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +18,7 @@ from receiver.journal import Reader
 
 CONFIG = click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; without it the defaults.")
 _LENGTH = re.compile(r"(?:([0-9]{1,3})d)?(?:([0-9]{1,4})h)?(?:([0-9]{1,5})m)?")
+_UNPRINTABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def fail(*mistakes: str) -> NoReturn:
@@ -21,6 +26,33 @@ def fail(*mistakes: str) -> NoReturn:
     for mistake in mistakes:
         click.echo(f"dc09-receiver: {mistake}", err=True)
     sys.exit(2)
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Print, and end the command when standard output takes no more."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        end_of_output(error)
+        raise
+
+
+def end_of_output(error: OSError) -> None:
+    """Exit 1 if standard output takes no more: without a word where a pipe was closed, as by ``head``."""
+    if error.errno not in _UNPRINTABLE or error.filename is not None:
+        return
+    if error.errno != errno.EPIPE:
+        click.echo(f"dc09-receiver: standard output cannot be written: {error.strerror}", err=True)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+    sys.exit(1)
+
+
+def in_words(error: BaseException) -> str:
+    """Return the system's words for an error, without the number and the address that Python adds."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number and number > 0 else getattr(error, "strerror", None) or str(error)
 
 
 def load(config_file: Path | None) -> config.Settings:

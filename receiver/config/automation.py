@@ -25,7 +25,9 @@ class LinkSettings(OutputSettings):
     """What all links to automation share."""
 
     mode: str = setting("server", _MODE_HELP, choices=("server", "client"))
-    host: str = setting("127.0.0.1", "address to bind or to connect to; there is no encryption: a tunnel, or one machine")
+    host: str = setting(
+        "127.0.0.1", "address to bind or to connect to; there is no encryption: a tunnel, or one machine", "host"
+    )
     port: int = setting(1025, "port to bind or to connect to", "port")
     allow: tuple[str, ...] = setting((), _ALLOW_HELP)
     clients: str = setting("one", _CLIENTS_HELP, choices=("one", "all"))

@@ -53,7 +53,7 @@ def read(file: Path | None, environment: Mapping[str, str] = os.environ) -> tupl
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(file.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"there is no file {file}") from None
     except OSError as error:
@@ -63,6 +63,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is no valid TOML: it is not in UTF-8 (at line {line})") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is no valid TOML: {error}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{file} is no valid TOML: a number in it is too long, or lists stand too deep in lists") from None
 
 
 class _Reader:
@@ -164,14 +166,14 @@ class _Reader:
 
     def _convert(self, item: "Field[Any]", given: Any, where: str) -> Any:
         kind: Any = item.type
-        if kind in (Path, Path | None) and isinstance(given, str) and given:
+        if kind in (Path, Path | None) and isinstance(given, str) and given and "\0" not in given:
             return self._base / given
         if kind is float and isinstance(given, int | float) and not isinstance(given, bool):
             return float(given)
         if kind == tuple[str, ...] and isinstance(given, list) and all(isinstance(text, str) for text in given):
             return tuple(given)
         if kind in (int, str, bool) and type(given) is kind:
-            return self._base_path(str(given)) if item.name == "path" else given
+            return self._base_path(str(given)) if item.name == "path" and given else given
         names = {
             int: "a whole number",
             float: "a number",
@@ -193,14 +195,10 @@ class _Reader:
             return Secret()
         try:
             if path is not None:
-                return Secret((self._base / str(path)).read_text("utf-8").strip())
+                return Secret(_read_secret(self._base / str(path)))
             return resolve_secret(str(given), self._environment)
-        except OSError as error:
-            self._wrong(f"{where}_file cannot be read: {error.strerror}: {self._base / str(path)}")
-        except UnicodeDecodeError:
-            self._wrong(f"{where}_file is not UTF-8 text: {self._base / str(path)}")
         except ConfigError as error:
-            self._wrong(f"{where}: {error}")
+            self._wrong(f"{where}{': ' if path is None else '_file '}{error}")
         return Secret()
 
     def _check_whole(self, values: dict[str, Any]) -> None:
@@ -268,14 +266,33 @@ def resolve_secret(text: str, environment: Mapping[str, str] = os.environ) -> Se
     """Return the secret that ``text`` is or, written as ``${NAME}``, that the environment variable holds.
 
     Raises:
-        ConfigError: the variable is not set.
+        ConfigError: the variable is not set, or is empty; or it is only a part of the text.
     """
-    match = re.fullmatch(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", text)
+    match = re.search(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", text)
     if match is None:
         return Secret(text)
-    if match[1] not in environment:
-        raise ConfigError(f"the environment variable {match[1]} is not set")
+    if match[0] != text:
+        raise ConfigError(f"{match[0]} is only a part of it; let the variable, or a file, hold all of it")
+    if not environment.get(match[1]):
+        raise ConfigError(f"the environment variable {match[1]} is {'empty' if match[1] in environment else 'not set'}")
     return Secret(environment[match[1]])
+
+
+def _read_secret(file: Path) -> str:
+    """Return what stands in a secret's file. An empty one, as a deployment that failed leaves it, is no secret at all.
+
+    Raises:
+        ConfigError: it cannot be read, or nothing stands in it; as the rest of a sentence.
+    """
+    try:
+        text = file.read_text("utf-8-sig").strip()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}: {file}") from None
+    except ValueError:
+        raise ConfigError(f"is not UTF-8 text: {file}" if "\0" not in str(file) else f"is no path: {str(file)!r}") from None
+    if not text:
+        raise ConfigError(f"is empty: {file}")
+    return text
 
 
 def _check_zone(text: str) -> None:

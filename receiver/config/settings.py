@@ -24,6 +24,8 @@ def setting(default: Any, help_text: str, check: str = "", choices: tuple[str, .
 RULES: dict[str, tuple[re.Pattern[str] | tuple[float, float], str]] = {
     "hex6": (re.compile(r"[0-9A-Fa-f]{1,6}"), "1 to 6 hex digits"),
     "name": (re.compile(r"[a-z0-9][a-z0-9_-]{0,31}"), "1 to 32 of a-z, 0-9, - and _, the first a letter or digit"),
+    "host": (re.compile(r"[^\s\0]+"), "an address or a name, not empty"),
+    "path": (re.compile(r"[^\0]+"), "the path of a file, or -"),
     "port": ((0, 65535), "a port, 0 to 65535 (0 takes a free one)"),
     "positive": ((1, 2**31), "1 or more"),
     "seconds": ((0.1, 10**8), "a number of seconds, 0.1 or more"),
@@ -60,7 +62,7 @@ class ListenerSettings:
 
     name: str = setting("main", "name in logs and events; must differ between listeners", "name")
     transport: str = setting("both", "what to listen on", choices=("tcp", "udp", "both"))
-    host: str = setting("0.0.0.0", "address to bind; `::` takes IPv6 and IPv4")  # noqa: S104 - panels come from outside
+    host: str = setting("0.0.0.0", "address to bind; `::` takes IPv6 and IPv4", "host")  # noqa: S104 - panels come from outside
     port: int = setting(12128, "port for TCP and UDP; DC-09 has no fixed one, panels ask for it", "port")
     line: str = setting("1", "our line number; stands in every event's source", "hex6")
     role: str = setting(
@@ -218,7 +220,7 @@ class JournalSettings:
 class HttpSettings:
     """``[http]``: metrics and health, nothing else."""
 
-    host: str = setting("127.0.0.1", "address to bind")
+    host: str = setting("127.0.0.1", "address to bind", "host")
     port: int = setting(8080, "port of /metrics, /healthz and /readyz", "port")
 
 
@@ -269,7 +271,7 @@ class OutputSettings:
 class JsonlSettings(OutputSettings):
     """An output of type ``jsonl``: one CloudEvents JSON object a line."""
 
-    path: str = setting("-", "file to append to, reopened on SIGHUP; `-` is standard output")
+    path: str = setting("-", "file to append to, reopened on SIGHUP; `-` is standard output", "path")
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,16 +88,10 @@ def _lock(data_dir: Path) -> int:
 
 def withheld(data_dir: Path) -> str | None:
     """Say which of the folder and the files in it we may not use, why, and what to do; None when there is none."""
-    for path in (data_dir, data_dir / _LOCK_NAME, *[data_dir / f"{FILE_NAME}{end}" for end in ("", "-wal", "-shm")]):
-        try:
-            found = os.stat(path)
-        except OSError:
-            continue
-        mode = os.R_OK | os.W_OK | (os.X_OK if path == data_dir else 0)
-        if not os.access(path, mode, effective_ids=True):
-            break
-    else:
+    path = _closed(data_dir)
+    if path is None:
         return None
+    found = os.stat(path)
     we, owner = _user(os.geteuid()), _user(found.st_uid)
     if we == owner:
         return f"{path} has mode {found.st_mode & 0o7777:04o}, in which we may not read and write it; chmod u+rwX {path}"
@@ -105,6 +99,29 @@ def withheld(data_dir: Path) -> str | None:
         f"{path} belongs to {owner}, and we run as {we}; was a receiver or a command run there as {owner}? "
         f"Give the folder and all in it to one user: chown -R {we} {data_dir}"
     )
+
+
+def barred(data_dir: Path) -> str | None:
+    """Say as whom to read the journal, when we are not the one who may; None when we are."""
+    path = _closed(data_dir)
+    if path is None:
+        return None
+    we, owner = _user(os.geteuid()), _user(os.stat(path).st_uid)
+    if we == owner:
+        return withheld(data_dir)
+    who = "root" if owner == "root" else f"{owner} or as root"
+    return f"{path} belongs to {owner}, and we run as {we}; run the command as {who}"
+
+
+def _closed(data_dir: Path) -> Path | None:
+    """Return the first of the folder and the files in it that we may not use."""
+    for path in (data_dir, data_dir / _LOCK_NAME, *[data_dir / f"{FILE_NAME}{end}" for end in ("", "-wal", "-shm")]):
+        mode = os.R_OK | os.W_OK | (os.X_OK if path == data_dir else 0)
+        with suppress(OSError):
+            os.stat(path)
+            if not os.access(path, mode, effective_ids=True):
+                return path
+    return None
 
 
 def _user(number: int) -> str:

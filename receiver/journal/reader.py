@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from receiver.errors import ConfigError, JournalDamaged, JournalUnavailable
 from receiver.journal.deliveries import WANTED, Letter, Span, count_dead, span_at
-from receiver.journal.folder import FILE_NAME, mark_damage
+from receiver.journal.folder import FILE_NAME, barred, mark_damage
 from receiver.journal.groups import Group, Opened, count_urgent, unpack
 from receiver.journal.jobs import is_foreign
 from receiver.journal.lanes import Lane
 from receiver.journal.records import FORMAT_VERSION, SIGNAL, Entry, Origin, Refusal, Row, Stored, wrong_version
+from receiver.journal.salvage import is_denied
 
 _COLUMNS = "last, first, urgent, received_us, parts, content"
 _AFTER = f"SELECT {_COLUMNS} FROM groups WHERE last > ? ORDER BY last"  # noqa: S608 - our own names
@@ -59,18 +60,22 @@ class Reader:
         """Open the journal in ``data_dir``.
 
         Raises:
-            ConfigError: there is none, or it is of another version.
+            ConfigError: there is none, it is of another version, or we may not read it.
             JournalDamaged: nothing of it can be read.
         """
         self._file = data_dir / FILE_NAME
         self._origins: dict[int, Origin] = {}
         self._in_use = threading.Lock()
         self._read_last: dict[Lane, _Read] = {}  # an output takes the events of one group in several steps
-        if not self._file.exists():
-            raise ConfigError(f"there is no journal in {data_dir}: has the receiver run with this configuration?")
         try:
             self._connection = self._open()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ConfigError(f"there is no journal in {data_dir}: has the receiver run with this configuration?") from None
+        except OSError as error:
+            raise ConfigError(f"{self._file} cannot be read: {barred(data_dir) or error.strerror}") from None
         except sqlite3.DatabaseError as error:
+            if is_denied(error) and (why := barred(data_dir)):
+                raise ConfigError(f"{self._file} cannot be read: {why}") from None
             raise JournalDamaged(f"nothing of {self._file} can be read: {error}; {_REMEDY}") from None
 
     def _open(self) -> sqlite3.Connection:

@@ -11,13 +11,14 @@ what was changed, NULL for so much that everything is to be read again.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
 from receiver import accounts
 from receiver.accounts import Accounts
-from receiver.config import Settings
+from receiver.config import Secret, Settings
 from receiver.errors import ConfigError, RegisterUnavailable
 from receiver.managed.lookup import ManagedAccounts
 from receiver.managed.store import CREDENTIAL, FILE_NAME, ManagedStore
@@ -35,11 +36,12 @@ def load_accounts(settings: Settings, before: Accounts | None = None) -> Account
         ConfigError: with every mistake found.
     """
     chosen, default_key = settings.accounts, None
-    if chosen.default_key:
-        try:
+    try:
+        if chosen.default_key:
             default_key = Key.parse(chosen.default_key.text)
-        except KeyFormatError as error:
-            raise ConfigError(f"[accounts] default_key: {error}") from None
+    except KeyFormatError as error:
+        mistake = f"[accounts] default_key: {error}"
+        raise ConfigError(mistake, *_mistakes_of_the_rest(settings)) from None
     if chosen.store == "csv":
         return accounts.load(chosen.file, default_key, chosen.unknown, before=before)
     if chosen.file is not None:
@@ -55,6 +57,16 @@ def load_accounts(settings: Settings, before: Accounts | None = None) -> Account
     except RegisterUnavailable as error:
         store.close()
         raise ConfigError(str(error)) from None
+
+
+def _mistakes_of_the_rest(settings: Settings) -> tuple[str, ...]:
+    """Return what is wrong with the register beside the default key."""
+    without = replace(settings, accounts=replace(settings.accounts, default_key=Secret()))
+    try:
+        load_accounts(without).close()
+    except ConfigError as error:
+        return error.mistakes
+    return ()
 
 
 def find_vault(settings: Settings, environment: Mapping[str, str] = os.environ) -> Vault | None:

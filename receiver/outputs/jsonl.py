@@ -69,7 +69,8 @@ class JsonlOutput:
         try:
             await done
         except OSError as error:
-            raise DeliveryError(f"{self._path}: {error.strerror}") from error
+            where = "standard output" if self._path == _STANDARD_OUTPUT else self._path
+            raise DeliveryError(f"{where}: {error.strerror}") from error
 
     def _append(self, lines: bytes) -> None:
         """In the thread: write all of it, and for a file wait until it is on disk."""

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,8 @@ def test_decode_takes_a_batch(tmp_path: Path) -> None:
     done = run("decode", "--batch", str(file))
     assert done.exit_code == 0
     assert [json.loads(line)["verdict"] for line in done.stdout.splitlines()] == ["ack", "ack", "silence"]
+    file.write_bytes(b"\xff\xfe\n")
+    assert "line 1: expected" in run("decode", "--batch", str(file)).stderr
 
 
 @pytest.mark.parametrize(
@@ -65,6 +70,8 @@ def test_decode_takes_a_batch(tmp_path: Path) -> None:
         (("decode", "--key", "short", "00"), "a key is 32, 48 or 64 hex digits"),
         (("decode", "--now", "soon", "00"), "must be ISO 8601"),
         (("simulate", "127.0.0.1", "1", "--key", "short"), "--key: a key is"),
+        (("simulate", "127.0.0.1", "1", "--account", "5é"), "of a frame are ASCII"),
+        (("simulate", "127.0.0.1", "1", "--event", "x" * 5000), "a body has 4095 bytes at most"),
         (("check-config", "/nowhere.toml"), "there is no file"),
         (("serve", "--config", "/nowhere.toml"), "there is no file"),
         (("journal", "show", "--config", "/nowhere.toml"), "there is no file"),
@@ -103,6 +110,37 @@ def test_check_config_sums_up_or_tells_every_mistake(config: Path) -> None:
     )  # fmt: skip
     config.write_text('[accounts]\nfile = "absent.csv"\n', "utf-8")
     assert "[accounts] file: there is no file" in run("check-config", str(config)).stderr
+
+
+def test_a_mistake_beside_the_register_hides_none_in_it(config: Path) -> None:
+    config.write_text(
+        '[receiver]\nnumber = "x"\n[accounts]\nfile = "none.csv"\nunknown = "x"\ndefault_key = "short"\n', "utf-8"
+    )
+    told = run("check-config", str(config)).stderr
+    assert [told.count(words) for words in ("number is", "unknown is", "default_key: a key", "there is no file")] == [1] * 4
+
+
+def test_a_header_with_spaces_is_changed_as_it_is_read(config: Path, tmp_path: Path) -> None:
+    """Beside a second column ``key`` the first would stay in force, and the command would say that the key was changed."""
+    register = tmp_path / "accounts.csv"
+    register.write_text(f" account, name, key\n1234,First Street, {SECRET}\n", "utf-8")
+    done = run("accounts", "add", "1234", "--key-stdin", "--config", str(config), feed=SECRET[::-1])
+    assert done.exit_code == 0, done.stderr
+    assert register.read_text("utf-8") == f"account,name,key\n1234,First Street,{SECRET[::-1]}\n"
+    register.write_text(f"account,key,key\n1234,{SECRET},{SECRET[::-1]}\n", "utf-8")
+    assert "line 1: the column key stands twice" in run("accounts", "list", "--config", str(config)).stderr
+
+
+def test_an_exported_register_is_one_that_import_takes_whatever_the_terminal(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "accounts.csv").write_text("account,name\n1234,Zürich\n", "utf-8")
+    line = [sys.executable, "-m", "receiver", "accounts", "export", "--config", str(config)]
+    done = subprocess.run(line, stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "latin-1"}, check=True)
+    assert "1234,Zürich," in done.stdout.decode()
+
+
+def test_a_key_that_is_no_text_is_one_clear_sentence(config: Path) -> None:
+    done = run("accounts", "add", "1234", "--key-stdin", "--config", str(config), feed=b"\xff\xfe\n")
+    assert (done.exit_code, "is no text" in done.stderr) == (2, True)
 
 
 def test_accounts_are_listed_added_changed_removed_and_imported(config: Path, tmp_path: Path) -> None:
@@ -257,6 +295,25 @@ def test_no_event_is_shown_as_sent_before_it_came(config: Path, tmp_path: Path) 
     came = [line.split()[1] for line in lines[0:6:2]]
     sent = [line.split()[2].rstrip(",") for line in lines[1:6:2]]
     assert sent == came
+
+
+def test_output_that_takes_no_more_is_not_blamed_on_the_register(config: Path, tmp_path: Path) -> None:
+    _fill(tmp_path / "data")
+    (tmp_path / "accounts.csv").write_text("account\n" + "".join(f"{n}\n" for n in range(20000)), "utf-8")
+    commands = [
+        f"{name} --config {config}" for name in ("journal export", "journal show", "accounts list", "accounts export")
+    ]
+    for command in ("simulate --udp 127.0.0.1 1", *commands):  # each datagram is refused at once, which is told as silence
+        line = [sys.executable, "-m", "receiver", *command.split()]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1, command
+        assert done.stderr == "dc09-receiver: standard output cannot be written: No space left on device\n"
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as export:
+        assert export.stdout is not None
+        assert export.stderr is not None
+        export.stdout.close()  # as head does
+        assert (export.wait(), export.stderr.read()) == (1, "")
 
 
 def test_a_journal_that_is_not_there_is_a_clear_mistake(config: Path) -> None:

@@ -99,12 +99,30 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         ('[[listeners]]\ntime_zone = "Mars"\n', "time_zone is 'Mars'; it must be a name such as"),
         ('[accounts]\ndefault_key = "${NOT_SET}"\n', "NOT_SET is not set"),
         ('[accounts]\ndefault_key_file = "absent"\n', "cannot be read"),
+        ('[accounts]\ndefault_key = "${EMPTY}"\n', "EMPTY is empty"),
+        ('[accounts]\ndefault_key_file = "receiver.toml.empty"\n', "default_key_file is empty"),
+        ('[accounts]\ndefault_key_file = "a\\u0000b"\n', "is no path"),
+        ('[accounts]\nfile = "a\\u0000b"\n', "must be a path"),
+        ('[[outputs]]\ntype = "webhook"\nurl = "http://127.0.0.1/"\nsecret = "my${HALF}"\n', "${HALF} is only a part of it"),
+        ('[[listeners]]\nhost = ""\n', "not empty"),
+        ('[http]\nhost = ""\n', "not empty"),
+        ('[[outputs]]\ntype = "surgard"\nhost = ""\n', "not empty"),
+        ('[[outputs]]\npath = ""\n', "the path of a file, or -"),
+        ("[http]\nport = " + "9" * 5000, "a number in it is too long"),
+        ("x = " + "[" * 5000, "too deep"),
         ('[accounts]\ndefault_key = "x"\ndefault_key_file = "y"\n', "leave one out"),
     ],
 )  # fmt: skip
 def test_a_mistake_has_a_sentence_of_its_own(tmp_path: Path, text: str, wanted: str) -> None:
-    (mistake,) = mistakes(tmp_path, text)
+    (tmp_path / "receiver.toml.empty").write_text("\n", "utf-8")
+    (mistake,) = mistakes(tmp_path, text, {"EMPTY": "", "HALF": "x"})
     assert wanted in mistake
+
+
+def test_files_of_an_editor_that_marks_utf_8_are_read(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("x" * 16 + "\r\n", "utf-8-sig")
+    (tmp_path / "receiver.toml").write_text('[accounts]\r\ndefault_key_file = "key"\r\n', "utf-8-sig")
+    assert config.load(tmp_path / "receiver.toml", {}).accounts.default_key.text == "x" * 16
 
 
 def test_a_file_that_is_not_there_is_a_clear_mistake(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_mistake_in_an_import_changes_nothing(store: ManagedStore) -> None:
 
 @pytest.mark.parametrize(
     ("master", "wanted"),
-    [("", "no master key is given: set [accounts] master_key_file"), (WRONG, "is not the one"), ("short", "64 hex digits")],
+    [("", "[accounts] master_key_file is empty"), (WRONG, "is not the one"), ("short", "64 hex digits")],
 )
 def test_a_missing_or_wrong_master_key_is_one_clear_error(settings: Path, tmp_path: Path, master: str, wanted: str) -> None:
     assert run("accounts", "add", "1234", "--key-stdin", "--config", str(settings), feed=SECRET).exit_code == 0

@@ -24,6 +24,7 @@ from receiver.errors import ConfigError, DeliveryError, EventRefused
 from receiver.events import OutEvent, render
 from receiver.journal import Entry, Journal, Lane, Origin, Reader, Row, Stored
 from receiver.outputs import Forwarder, Surroundings, causes, forwarder, orders, templates
+from receiver.outputs.jsonl import JsonlOutput
 from receiver.telemetry import Telemetry
 from receiver.troubles import Trouble
 
@@ -156,7 +157,7 @@ def test_after_a_failure_batches_are_small_and_what_is_urgent_goes_first(tmp_pat
 
 def pauses(caplog: pytest.LogCaptureFixture) -> list[float]:
     """Return the pauses that were logged."""
-    return [float(vars(record)["fields"]["retry_seconds"]) for record in caplog.records if record.msg == "delivery failed"]
+    return [vars(record)["fields"]["retry_seconds"] for record in caplog.records if record.msg == "delivery failed"]
 
 
 @pytest.mark.parametrize("urgent", [False, True])
@@ -541,3 +542,16 @@ def test_a_letter_asked_for_while_the_letters_are_read_is_not_forgotten(tmp_path
         await stage.forward(lambda: stage.target.numbers() == [2, 1])
 
     Stage(tmp_path).play(story)
+
+
+def test_standard_output_that_takes_nothing_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def deliver() -> None:
+        output = JsonlOutput(JsonlSettings(), Surroundings("1", tmp_path, Telemetry(), lambda _: None, lambda _: None))
+        with pytest.raises(DeliveryError, match="standard output: No space left"):
+            await output.deliver([render(Stored(1, row(1), ORIGIN), Accounts({}))])
+        await output.close()
+
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        asyncio.run(deliver())
+        monkeypatch.undo()

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from receiver import account_file, accounts
 from receiver.cli import main
 from receiver.errors import ConfigError
+from receiver.journal import Reader
 from receiver.journal.folder import Folder, withheld
 from receiver.journal.opening import open_journal
 from receiver.journal.records import SCHEMA
@@ -211,6 +212,20 @@ def test_a_journal_of_another_user_is_told_with_its_owner_and_what_to_do(open_fo
         open_journal(file, [], lambda _: None)
     assert file.exists()
     assert not list(open_folder.glob("damaged-*"))
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_a_journal_that_another_user_may_not_read_is_not_called_damaged(open_folder: Path, mode: int) -> None:
+    with closing(sqlite3.connect(open_folder / "journal.sqlite")) as db:
+        db.executescript("PRAGMA journal_mode = WAL;" + SCHEMA)
+    os.chown(open_folder, 0, 0)
+    open_folder.chmod(mode)
+    (open_folder / "journal.sqlite").chmod(0o600)
+    os.seteuid(SERVICE)
+    with pytest.raises(ConfigError, match=rf"journal.sqlite cannot be read: {open_folder}[^ ]* belongs to root") as caught:
+        Reader(open_folder)
+    assert str(caught.value).endswith("run the command as root")
 
 
 def test_what_else_a_folder_cannot_do_is_told_in_the_systems_words(tmp_path: Path) -> None:
