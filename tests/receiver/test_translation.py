@@ -73,7 +73,9 @@ def test_every_trouble_can_be_told_in_both_vocabularies(reason: str) -> None:
     told = tell(_event(Kind.TROUBLE, body={"reason": reason, "account": "12345678901", "text": ""}), "0000")
     assert told.contact_id is not None
     assert told.account in ("0000", "12345678901")
-    assert (told.contact_id.qualifier is Qualifier.RESTORE) is reason.endswith(("-restored", "-recovered", "-cleared"))
+    assert (told.contact_id.qualifier is Qualifier.RESTORE) is reason.endswith(
+        ("-restored", "-recovered", "-cleared", "-ended")
+    )
     assert told.as_sia()[0].startswith(b"N")
 
 
@@ -84,6 +86,7 @@ ENDS = {
     "journal-recovered": {"journal-unwritable"},
     "listener-silent-cleared": {"listener-silent"},
     "never-seen-cleared": {"never-seen"},
+    "on-test-ended": {"on-test-began"},
     "paths-lost-cleared": {"paths-lost"},
     "paths-restored": {"paths-lost"},
 }
