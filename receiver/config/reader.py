@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from protocols import contact_id, sia_dcs
+from receiver.config.automation import links_told_alike
 from receiver.config.outputs import OUTPUT_TYPES
 from receiver.config.places import ports_taken_twice
 from receiver.config.settings import (
@@ -219,6 +220,7 @@ class _Reader:
                 self._wrong(f"[[outputs]] {number} {mistake}")
         if not self.mistakes:
             self.mistakes += ports_taken_twice(values["listeners"], values["outputs"], values["http"])
+            self.mistakes += links_told_alike(values["outputs"])
 
     def _check_listeners(self, listeners: Sequence[ListenerSettings]) -> None:
         for number, listener in enumerate(listeners, 1):

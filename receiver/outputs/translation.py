@@ -7,7 +7,6 @@ account's dialect makes a duress goes out as 121: sent as it came, an operator w
 """
 
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from protocols.contact_id import ContactId, Qualifier
 from protocols.errors import DoesNotFit, NoEquivalent, ProtocolError
 from protocols.sia_dcs import SiaEvent
 from receiver import events, payloads
+from receiver.config.automation import zone_of_link
 from receiver.events import OutEvent
 from receiver.journal import Kind
 
@@ -51,7 +51,6 @@ Those under 623, 300 and 466 differ too, because all are the same trouble in SIA
 """
 _NO_NUMBER = "000"
 _OF_A_LINK = ("automation-lost", "automation-restored")
-_FIRST_OF_LINKS, _NUMBERS_OF_LINKS = 100, 900
 _OTHER_TROUBLE = "300"
 _OF_THE_ACCOUNT = (
     "plaintext-refused", "downgraded", "replayed", "second-address", "undecryptable", "sequence-reused", "never-seen",
@@ -147,9 +146,9 @@ def tell(event: OutEvent, own_account: str) -> Told:
 
 
 def _number_of(data: Mapping[str, Any]) -> str:
-    """Return the zone number of a trouble of our own account; each automation link has one made of its output's name."""
+    """Return the zone number of a trouble of our own account; each automation link has its own."""
     if data["reason"] in _OF_A_LINK and data.get("output"):
-        return f"{_FIRST_OF_LINKS + zlib.crc32(data['output'].encode()) % _NUMBERS_OF_LINKS}"
+        return zone_of_link(data["output"])
     return _NUMBERS.get(data["reason"], _NO_NUMBER)
 
 
