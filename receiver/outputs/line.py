@@ -51,11 +51,17 @@ class Line:
         self._next_try, self._backoff = 0.0, _FIRST_RETRY_SECONDS
         self._down_since: float | None = clock.monotonic()
         self._told = False
+        self._doubtful = False  # who left last had answered nothing
 
     @property
     def place(self) -> str:
         """Where the other side is met, for people."""
         return f"{self.settings.host}:{self.settings.port}"
+
+    @property
+    def patience(self) -> float:
+        """How many seconds the other side has to answer, all tries together."""
+        return self.settings.ack_seconds * self.settings.tries
 
     # -- beside the deliveries ------------------------------------------------------------------------------------
 
@@ -95,7 +101,6 @@ class Line:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await loop.create_connection(partial(_Connection, self), self.settings.host, self.settings.port)
-            self._backoff = _FIRST_RETRY_SECONDS
         except OSError as error:
             self._put_off(error.strerror or type(error).__name__)
         except TimeoutError:
@@ -109,13 +114,13 @@ class Line:
     def _watch(self) -> None:
         """Tell once when the link is lost and once when it is back; a client who only reconnects is no trouble."""
         failed = any(connection.session.failed for connection in self._connections)
-        good = any(connection.session.good for connection in self._connections)
         now = clock.monotonic()
+        good = any(c.session.good and (c.holds(now) or not self._doubtful) for c in self._connections)
         if good and not (failed and self.settings.clients == "all"):
             self._down_since = None
         elif self._down_since is None:
             self._down_since = now
-        patience = 0.0 if failed else self.settings.ack_seconds * self.settings.tries
+        patience = 0.0 if failed else self.patience
         if self._down_since is not None and now >= self._down_since + patience and not self._told:
             self._told = True
             self._trouble("automation-lost", f"no automation software answers at {self.place}: {self._state()}")
@@ -162,7 +167,7 @@ class Line:
     async def _choose(self) -> list["_Connection"]:
         """Wait a while until those who are to get the next event are free, and return them."""
         try:
-            async with asyncio.timeout(min(_CHOOSE_SECONDS, self.settings.ack_seconds * self.settings.tries)):
+            async with asyncio.timeout(min(_CHOOSE_SECONDS, self.patience)):
                 while True:
                     found = sorted((c for c in self._connections if c.session.usable), key=lambda c: c.session.failed)
                     found = found if self.settings.clients == "all" else found[:1]
@@ -209,6 +214,11 @@ class Line:
         if connection in self._connections:
             self._connections.remove(connection)
             self._why = why
+            self._doubtful = not connection.holds(clock.monotonic())
+            if not self._doubtful:
+                self._backoff = _FIRST_RETRY_SECONDS
+            elif self.settings.mode == "client":  # a tunnel without anybody behind it hangs up at once, each time
+                self._put_off(why)
             self._surroundings.telemetry.output_link(self.settings.name, "disconnected", connection.peer)
             self.changed()
 
@@ -235,6 +245,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.session = line.session()
         self.peer = ""
+        self._since = clock.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -254,6 +265,10 @@ class _Connection(asyncio.Protocol):
             self._timer.cancel()
         self._line.left(self, "the connection broke" if exc else "the other side closed the connection")
         self._settle(Outcome.BROKEN)
+
+    def holds(self, now: float) -> bool:
+        """Whether the other side has answered, or at least not hung up for a good while."""
+        return self.session.heard or now - self._since > self._line.patience / 2
 
     def offer(self, said: Said) -> "asyncio.Future[Outcome]":
         """Send an event; the future tells how it ended."""

@@ -395,6 +395,22 @@ class Doors:
         self.running = Running(folder, outputs=outputs + EVENTS)
 
 
+@pytest.mark.parametrize("kind", ["ademco685", "dc07", "dc09"])
+def test_whoever_takes_connections_and_hangs_up_at_once_is_a_lost_link_also_without_heartbeats(
+    tmp_path: Path, kind: str
+) -> None:
+    port, mode = free_port(), "" if kind == "dc09" else 'mode = "client"\n'
+    output = f'[[outputs]]\nname = "centre"\ntype = "{kind}"\nhost = "127.0.0.1"\nport = {port}\n{mode}ack_seconds = 0.25\n'
+    with Running(tmp_path, outputs=output + EVENTS) as running, Automation(port, b"\r", listens=True) as tunnel:
+        tunnel.hangs_up = lambda _frame: True
+        running.tcp(frame("0001"))
+        wait_until(lambda: "automation-lost" in reasons(running))
+        tunnel.hangs_up = lambda _frame: False
+        if kind == "ademco685":
+            wait_until(lambda: "automation-restored" in reasons(running))
+            wait_until(lambda: backlog(running) == 0)
+
+
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     made = Doors(tmp_path_factory.mktemp("doors"))
