@@ -15,6 +15,7 @@ from receiver import clock
 from receiver.config.automation import LinkSettings
 from receiver.errors import DeliveryError, EventRefused, FailedAtEvent
 from receiver.outputs.contract import Surroundings
+from receiver.outputs.lostmark import LostMark
 from receiver.outputs.session import Answer, Outcome, Said, Session, Step, Timing
 from receiver.troubles import Trouble
 
@@ -50,7 +51,7 @@ class Line:
         self._server: asyncio.Server | None = None
         self._next_try, self._backoff = 0.0, _FIRST_RETRY_SECONDS
         self._down_since: float | None = clock.monotonic()
-        self._told = False
+        self._mark: LostMark | None = None
         self._doubtful = False  # who left last had answered nothing
 
     @property
@@ -67,10 +68,11 @@ class Line:
 
     async def run(self) -> None:
         """Keep the port or the connection open for ever, and tell when nobody answers."""
+        mark = self._mark = self._mark or LostMark(self._surroundings.data_dir, self.settings.name)
         while True:
             if clock.monotonic() >= self._next_try:
                 await (self._listen() if self.settings.mode == "server" else self._connect())
-            self._watch()
+            self._watch(mark)
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _listen(self) -> None:
@@ -111,7 +113,7 @@ class Line:
         self._next_try = clock.monotonic() + self._backoff
         self._backoff = min(self._backoff * 2, _LONGEST_RETRY_SECONDS)
 
-    def _watch(self) -> None:
+    def _watch(self, mark: LostMark) -> None:
         """Tell once when the link is lost and once when it is back; a client who only reconnects is no trouble."""
         failed = any(connection.session.failed for connection in self._connections)
         now = clock.monotonic()
@@ -121,11 +123,11 @@ class Line:
         elif self._down_since is None:
             self._down_since = now
         patience = 0.0 if failed else self.patience
-        if self._down_since is not None and now >= self._down_since + patience and not self._told:
-            self._told = True
+        if self._down_since is not None and now >= self._down_since + patience and not mark.lost:
+            mark.set(True)
             self._trouble("automation-lost", f"no automation software answers at {self.place}: {self._state()}")
-        elif self._down_since is None and self._told:
-            self._told = False
+        elif self._down_since is None and mark.lost:
+            mark.set(False)
             self._trouble("automation-restored", f"automation software answers again at {self.place}")
 
     def _trouble(self, reason: str, text: str) -> None:

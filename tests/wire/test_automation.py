@@ -411,6 +411,23 @@ def test_whoever_takes_connections_and_hangs_up_at_once_is_a_lost_link_also_with
             wait_until(lambda: backlog(running) == 0)
 
 
+def test_the_return_of_a_link_that_was_lost_before_a_restart_is_told_after_it_and_once(tmp_path: Path) -> None:
+    port = free_port()
+    with Running(tmp_path, outputs=surgard(port)) as running:
+        wait_until(lambda: "automation-lost" in reasons(running))
+        done = running.command("outputs", "test", "centre", "--config", str(running.config))
+        assert done.returncode == 1  # and leaves what is known of the link alone
+        running.kill()
+        with Automation(port) as automation:
+            running.start()
+            wait_until(lambda: "automation-restored" in reasons(running))
+            running.kill()
+            running.start()
+            running.tcp(frame("0001"))
+            wait_until(lambda: any(b"E130" in report for report in automation.had()))
+        assert reasons(running) == ["automation-lost", "automation-restored"]
+
+
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     made = Doors(tmp_path_factory.mktemp("doors"))
