@@ -2,11 +2,13 @@
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from protocols.errors import EnvelopeError
 from receiver import clock, config
 from receiver.cli.options import CONFIG, accounts_of, fail, load, reader
 from receiver.errors import ConfigError
@@ -46,14 +48,18 @@ def outputs_test(config_file: Path | None, account: str, name: str) -> None:
     def told(trouble: Trouble) -> None:
         click.echo(f"trouble {trouble.reason}: {trouble.text}", err=True)
 
-    event = trial.make_event(account, settings.receiver.number, accounts_of(settings))
-    around = outputs.Surroundings(settings.receiver.number, settings.receiver.data_dir, Telemetry(), told, told)
+    try:
+        event = trial.make_event(account, settings.receiver.number, accounts_of(settings))
+    except EnvelopeError:
+        fail(f"--account is {account!r}; an account has 1 to 16 letters and digits")
 
-    async def run() -> tuple[bool, str]:
+    async def run(folder: str) -> tuple[bool, str]:
+        around = outputs.Surroundings(settings.receiver.number, Path(folder), Telemetry(), told, told)
         return await trial.attempt(outputs.build(chosen, around), event)
 
     try:
-        taken, words = asyncio.run(run())
+        with tempfile.TemporaryDirectory() as folder:  # what an output keeps in the data folder is the receiver's own
+            taken, words = asyncio.run(run(folder))
     except ConfigError as error:
         fail(*error.mistakes)
     click.echo(f"output {name} ({chosen.type}), test event {event.cloud_event['id']}: {words}", err=True)

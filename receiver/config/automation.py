@@ -1,7 +1,10 @@
 """The settings of outputs to automation software: ``surgard``, ``ademco685``, ``dc07`` and ``dc09``."""
 
 import ipaddress
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from protocols.dc09 import Key
 from protocols.errors import KeyFormatError
@@ -18,6 +21,7 @@ _CLIENTS_HELP = (
     "`one`: events go to the longest connected that answers, others stand by; `all`: to every one, taken when one took it "
     "and none is waited for"
 )
+_FIRST_ZONE, _ZONES = 100, 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class LinkSettings(OutputSettings):
                 wrong.append(f"allow holds {text!r}; it must be an address such as 192.0.2.7 or a network, 192.0.2.0/24")
         if self.mode == "client" and not self.port:
             wrong.append("port is 0; a client needs the other side's port")
+        if self.mode == "client" and not self.host:
+            wrong.append("host is empty; a client needs the other side's address")
         return wrong
 
 
@@ -137,3 +143,22 @@ class Dc09Settings(OutputSettings):
 AUTOMATION_TYPES: dict[str, type[OutputSettings]] = {
     "surgard": SurgardSettings, "ademco685": Ademco685Settings, "dc07": Dc07Settings, "dc09": Dc09Settings,
 }  # fmt: skip
+
+
+def zone_of_link(name: str) -> str:
+    """Return the zone number under which the loss of an output's link is told: of its name, so that it stays the same."""
+    return f"{_FIRST_ZONE + zlib.crc32(name.encode()) % _ZONES}"
+
+
+def links_told_alike(outputs: Sequence[OutputSettings]) -> list[str]:
+    """Return a sentence for each two links whose losses automation could not tell apart; none where it is told of none."""
+    links = [output for output in outputs if isinstance(output, LinkSettings | Dc09Settings)]
+    if not any(link.troubles for link in links):
+        return []
+    return [
+        f"[[outputs]] {one.name} and {other.name} would both be told to automation as zone {zone_of_link(one.name)}, and "
+        "the return of one would close the loss of the other; give the new one another name (an output that is renamed is "
+        "handed only what comes after that)"
+        for one, other in combinations(links, 2)
+        if one.name != other.name and zone_of_link(one.name) == zone_of_link(other.name)
+    ]

@@ -4,6 +4,7 @@ import re
 import string
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from receiver.config.automation import AUTOMATION_TYPES
 from receiver.config.settings import JsonlSettings, OutputSettings, Secret, setting
@@ -15,16 +16,33 @@ _SECURED = {"redis": "rediss", "unix": "rediss", "amqp": "amqps"}
 _TEMPLATE_HELP = "fields are `{lane}`, `{account}`, `{kind}` (signal, path, trouble) and `{priority}`"
 
 
-def _template_mistakes(name: str, template: str) -> list[str]:
-    """Return what is wrong with a template of subjects, topics or streams."""
+_SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*"), "words between single dots, without spaces, * and >"
+_KAFKA_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}"), "letters, digits, . _ and -"
+_MQTT_TOPIC = re.compile(r"[^+#\0]+"), "a text without + and #"
+_ANY = re.compile(r".+", re.DOTALL), "a text"
+
+
+def _template_mistakes(name: str, template: str, rule: tuple[re.Pattern[str], str] = _ANY) -> list[str]:
+    """Return what is wrong with a template of subjects, topics or streams; ``rule`` is what the server takes."""
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+        fields = [found[1:] for found in string.Formatter().parse(template) if found[1] is not None]
     except ValueError as error:
         return [f"{name} is {template!r}: {error}"]
-    unknown = [field for field in fields if field not in TEMPLATE_FIELDS]
+    unknown = [field for field, spec, conversion in fields if field not in TEMPLATE_FIELDS or spec or conversion]
     if unknown or not template:
         return [f"{name} is {template!r}; its fields can be {', '.join(TEMPLATE_FIELDS)}"]
+    if rule[0].fullmatch(template.format(**dict.fromkeys(TEMPLATE_FIELDS, "x"))) is None:
+        return [f"{name} is {template!r}; beside its fields it must be {rule[1]}"]
     return []
+
+
+def _port_mistakes(url: str) -> list[str]:
+    """Return whether an address has a port that no connection can be made to; the address is not shown."""
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        port = 0
+    return ["url has no port that can be, 1 to 65535"] if port == 0 else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +57,7 @@ class WebhookSettings(OutputSettings):
     def mistakes(self) -> list[str]:
         """Return what is wrong with the address."""
         if _ADDRESS.fullmatch(self.url.text):
-            return []
+            return _port_mistakes(self.url.text)
         return ["url is missing or is no address; a webhook needs an http or https address"]
 
 
@@ -96,7 +114,8 @@ class NatsSettings(BusSettings):
 
     def mistakes(self) -> list[str]:
         """Return what is wrong with stream and subject."""
-        wrong = BusSettings.mistakes(self) + _template_mistakes("subject", self.subject)
+        wrong = BusSettings.mistakes(self) + _template_mistakes("subject", self.subject, _SUBJECT)
+        wrong += [] if self.servers else ["servers is empty"]
         if re.search(r"[.*>/\\\s]", self.stream) or not self.stream:
             wrong.append(f"stream is {self.stream!r}; a stream's name is not empty and has none of . * > / \\ and spaces")
         return wrong
@@ -122,6 +141,8 @@ class RedisSettings(BusSettings):
         wrong = BusSettings.mistakes(self) + _template_mistakes("stream", self.stream)
         if not re.fullmatch(r"(rediss?|unix)://\S+", self.url.text):
             wrong.append("url is no address; it begins with redis://, rediss:// or unix://")
+        else:
+            wrong += _port_mistakes(self.url.text)
         if re.search(r"[?&]ssl_(cert_reqs|check_hostname)=", self.url.text):
             wrong.append("url says how certificates are checked; they are, and their names: leave ssl_… out")
         return wrong
@@ -150,6 +171,8 @@ class AmqpSettings(BusSettings):
         wrong = BusSettings.mistakes(self) + _template_mistakes("routing_key", self.routing_key)
         if not re.fullmatch(r"amqps?://\S+", self.url.text):
             wrong.append("url is no address; it begins with amqp:// or amqps://")
+        else:
+            wrong += _port_mistakes(self.url.text)
         return wrong
 
 
@@ -170,8 +193,8 @@ class MqttSettings(BusSettings):
 
     def mistakes(self) -> list[str]:
         """Return what is wrong with the topics."""
-        wrong = BusSettings.mistakes(self) + _template_mistakes("topic", self.topic)
-        return wrong + (_template_mistakes("state_topic", self.state_topic) if self.state_topic else [])
+        wrong = BusSettings.mistakes(self) + _template_mistakes("topic", self.topic, _MQTT_TOPIC)
+        return wrong + (_template_mistakes("state_topic", self.state_topic, _MQTT_TOPIC) if self.state_topic else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +241,7 @@ class KafkaSettings(BusSettings):
 
     def mistakes(self) -> list[str]:
         """Return what is wrong with servers and topic."""
-        wrong = BusSettings.mistakes(self) + _template_mistakes("topic", self.topic)
+        wrong = BusSettings.mistakes(self) + _template_mistakes("topic", self.topic, _KAFKA_TOPIC)
         return wrong + ([] if self.servers else ["servers is empty"])
 
 

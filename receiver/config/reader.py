@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from protocols import contact_id, sia_dcs
+from receiver.config.automation import links_told_alike
 from receiver.config.outputs import OUTPUT_TYPES
 from receiver.config.places import ports_taken_twice
 from receiver.config.settings import (
@@ -213,10 +214,11 @@ class _Reader:
         for number, output in enumerate(values["outputs"], 1):
             if output.type not in OUTPUT_TYPES:
                 self._wrong(f"[[outputs]] {number} type is {output.type!r}; it can be {', '.join(OUTPUT_TYPES)}")
-            for mistake in (*output.mistakes(), *_unknown_categories(output)):
+            for mistake in (*output.mistakes(), *_shut_filters(output)):
                 self._wrong(f"[[outputs]] {number} {mistake}")
         if not self.mistakes:
             self.mistakes += ports_taken_twice(values["listeners"], values["outputs"], values["http"])
+            self.mistakes += links_told_alike(values["outputs"])
 
     def _check_listeners(self, listeners: Sequence[ListenerSettings]) -> None:
         for number, listener in enumerate(listeners, 1):
@@ -227,11 +229,20 @@ class _Reader:
                     self._wrong(f"[[listeners]] {number} {name} is {getattr(listener, name)!r}; {error}")
 
 
-def _unknown_categories(output: OutputSettings) -> list[str]:
+def _shut_filters(output: OutputSettings) -> list[str]:
     """Return what is wrong with a filter that would let nothing through, and nobody would know."""
+    wrong = [
+        f"accounts holds {account!r}, which no panel can have; an account has 1 to 16 letters and digits"
+        for account in output.accounts
+        if re.fullmatch(r"[0-9A-Za-z]{1,16}", account) is None
+    ]
+    if not output.lanes and not output.troubles and output.paths != "send":
+        wrong.append("lanes is empty and troubles is false, so nothing would be handed over; leave lanes out for both lanes")
     known = {code.category for code in contact_id.CODES.values()} | {code.category for code in sia_dcs.CODES.values()}
     unknown = [category for category in output.categories if category not in known]
-    return [f"categories holds {unknown[0]!r}, which no code has; there are {', '.join(sorted(known))}"] if unknown else []
+    if unknown:
+        wrong.append(f"categories holds {unknown[0]!r}, which no code has; there are {', '.join(sorted(known))}")
+    return wrong
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from receiver import clock
 from receiver.config.automation import LinkSettings
 from receiver.errors import DeliveryError, EventRefused, FailedAtEvent
 from receiver.outputs.contract import Surroundings
+from receiver.outputs.lostmark import LostMark
 from receiver.outputs.session import Answer, Outcome, Said, Session, Step, Timing
 from receiver.troubles import Trouble
 
@@ -50,21 +51,28 @@ class Line:
         self._server: asyncio.Server | None = None
         self._next_try, self._backoff = 0.0, _FIRST_RETRY_SECONDS
         self._down_since: float | None = clock.monotonic()
-        self._told = False
+        self._mark: LostMark | None = None
+        self._doubtful = False  # who left last had answered nothing
 
     @property
     def place(self) -> str:
         """Where the other side is met, for people."""
         return f"{self.settings.host}:{self.settings.port}"
 
+    @property
+    def patience(self) -> float:
+        """How many seconds the other side has to answer, all tries together."""
+        return self.settings.ack_seconds * self.settings.tries
+
     # -- beside the deliveries ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Keep the port or the connection open for ever, and tell when nobody answers."""
+        mark = self._mark = self._mark or LostMark(self._surroundings.data_dir, self.settings.name)
         while True:
             if clock.monotonic() >= self._next_try:
                 await (self._listen() if self.settings.mode == "server" else self._connect())
-            self._watch()
+            self._watch(mark)
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _listen(self) -> None:
@@ -95,7 +103,6 @@ class Line:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await loop.create_connection(partial(_Connection, self), self.settings.host, self.settings.port)
-            self._backoff = _FIRST_RETRY_SECONDS
         except OSError as error:
             self._put_off(error.strerror or type(error).__name__)
         except TimeoutError:
@@ -106,21 +113,21 @@ class Line:
         self._next_try = clock.monotonic() + self._backoff
         self._backoff = min(self._backoff * 2, _LONGEST_RETRY_SECONDS)
 
-    def _watch(self) -> None:
+    def _watch(self, mark: LostMark) -> None:
         """Tell once when the link is lost and once when it is back; a client who only reconnects is no trouble."""
         failed = any(connection.session.failed for connection in self._connections)
-        good = any(connection.session.good for connection in self._connections)
         now = clock.monotonic()
+        good = any(c.session.good and (c.holds(now) or not self._doubtful) for c in self._connections)
         if good and not (failed and self.settings.clients == "all"):
             self._down_since = None
         elif self._down_since is None:
             self._down_since = now
-        patience = 0.0 if failed else self.settings.ack_seconds * self.settings.tries
-        if self._down_since is not None and now >= self._down_since + patience and not self._told:
-            self._told = True
+        patience = 0.0 if failed else self.patience
+        if self._down_since is not None and now >= self._down_since + patience and not mark.lost:
+            mark.set(True)
             self._trouble("automation-lost", f"no automation software answers at {self.place}: {self._state()}")
-        elif self._down_since is None and self._told:
-            self._told = False
+        elif self._down_since is None and mark.lost:
+            mark.set(False)
             self._trouble("automation-restored", f"automation software answers again at {self.place}")
 
     def _trouble(self, reason: str, text: str) -> None:
@@ -162,7 +169,7 @@ class Line:
     async def _choose(self) -> list["_Connection"]:
         """Wait a while until those who are to get the next event are free, and return them."""
         try:
-            async with asyncio.timeout(min(_CHOOSE_SECONDS, self.settings.ack_seconds * self.settings.tries)):
+            async with asyncio.timeout(min(_CHOOSE_SECONDS, self.patience)):
                 while True:
                     found = sorted((c for c in self._connections if c.session.usable), key=lambda c: c.session.failed)
                     found = found if self.settings.clients == "all" else found[:1]
@@ -209,6 +216,11 @@ class Line:
         if connection in self._connections:
             self._connections.remove(connection)
             self._why = why
+            self._doubtful = not connection.holds(clock.monotonic())
+            if not self._doubtful:
+                self._backoff = _FIRST_RETRY_SECONDS
+            elif self.settings.mode == "client":  # a tunnel without anybody behind it hangs up at once, each time
+                self._put_off(why)
             self._surroundings.telemetry.output_link(self.settings.name, "disconnected", connection.peer)
             self.changed()
 
@@ -235,6 +247,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.session = line.session()
         self.peer = ""
+        self._since = clock.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -254,6 +267,10 @@ class _Connection(asyncio.Protocol):
             self._timer.cancel()
         self._line.left(self, "the connection broke" if exc else "the other side closed the connection")
         self._settle(Outcome.BROKEN)
+
+    def holds(self, now: float) -> bool:
+        """Whether the other side has answered, or at least not hung up for a good while."""
+        return self.session.heard or now - self._since > self._line.patience / 2
 
     def offer(self, said: Said) -> "asyncio.Future[Outcome]":
         """Send an event; the future tells how it ended."""

@@ -82,6 +82,8 @@ class Session:
         self._doubted: Said | None = None  # it did, and then a heartbeat was acknowledged: not the link's fault
         self._proven = self._heartbeat is None
         self.failed = False
+        self.heard = False
+        """Whether anything that we said was ever answered."""
         self.why = "has not answered yet"
         self.deadline = math.inf if self._heartbeat is None else now
 
@@ -114,6 +116,7 @@ class Session:
         if current is None or number not in (current.number, ANY):
             self._hear_late(answer, number, now)
             return _NOTHING
+        self.heard = True
         if current.number is None:
             self._unanswered -= 1
             self._note_pace(now)

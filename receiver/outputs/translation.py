@@ -2,12 +2,11 @@
 
 A signal keeps its own vocabulary; the other is made by the tables only for a side that cannot take the original. Our own
 events are told in Contact ID: a lost path is 350 of its account (351 primary, 352 backup), restored when the path is;
-troubles are system or communication troubles of our own account. Contact ID 423 that the account's dialect makes a duress
-goes out as 121: sent as it came, an operator would read a forced door.
+troubles are system or communication troubles of our own account; an account on test is 466 of it. Contact ID 423 that the
+account's dialect makes a duress goes out as 121: sent as it came, an operator would read a forced door.
 """
 
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from protocols.contact_id import ContactId, Qualifier
 from protocols.errors import DoesNotFit, NoEquivalent, ProtocolError
 from protocols.sia_dcs import SiaEvent
 from receiver import events, payloads
+from receiver.config.automation import zone_of_link
 from receiver.events import OutEvent
 from receiver.journal import Kind
 
@@ -35,30 +35,31 @@ _TROUBLE_CODES = {
     # Room: the log is nearly full. A backlog that is full has no code of its own: one end closes both of its beginnings.
     "disk-low": "623", "disk-cleared": "623", "backlog-high": "623", "backlog-full": "623", "backlog-cleared": "623",
     "clock-stepped": "626", "clock-behind-journal": "626", "clock-unsynchronised": "626", "clock-suspect": "626",
+    # Service on and off premises. Not 607: at that some automation takes the whole account out of service, hold-up too.
+    "on-test-began": "466", "on-test-ended": "466",
 }  # fmt: skip
 _NUMBERS = {
     "paths-lost": "001", "paths-restored": "001", "paths-lost-cleared": "001",
     "listener-silent": "002", "listener-silent-cleared": "002",
     "never-seen": "003", "never-seen-cleared": "003",
     "backlog-high": "001", "backlog-full": "001", "backlog-cleared": "001", "disk-low": "002", "disk-cleared": "002",
-    "journal-unwritable": "003", "journal-recovered": "003",
+    "journal-unwritable": "003", "journal-recovered": "003", "on-test-began": "004", "on-test-ended": "004",
 }  # fmt: skip
 """Zone numbers of our own account: what has the same code and another cause must not be closed by the other's restore.
 
-Those under 623 and 300 differ too, because both are the same trouble in SIA.
+Those under 623, 300 and 466 differ too, because all are the same trouble in SIA.
 """
 _NO_NUMBER = "000"
 _OF_A_LINK = ("automation-lost", "automation-restored")
-_FIRST_OF_LINKS, _NUMBERS_OF_LINKS = 100, 900
 _OTHER_TROUBLE = "300"
 _OF_THE_ACCOUNT = (
     "plaintext-refused", "downgraded", "replayed", "second-address", "undecryptable", "sequence-reused", "never-seen",
-    "never-seen-cleared", "path-lost-cleared",
+    "never-seen-cleared", "path-lost-cleared", "on-test-began", "on-test-ended",
 )  # fmt: skip
 _OF_A_PATH = ("never-seen", "never-seen-cleared", "path-lost-cleared")
 _PATH_CODES = {"primary": "351", "backup": "352"}
 _PATH_CODE = "350"
-_RESTORED = ("-restored", "-recovered", "-cleared")
+_RESTORED = ("-restored", "-recovered", "-cleared", "-ended")
 _ENDING = {code for reason, code in _TROUBLE_CODES.items() if reason.endswith(_RESTORED)}
 _FORCED_ACCESS, _DURESS = "423", "121"
 _UNSAFE = re.compile(rb"[\x00-\x1f\x7f]")
@@ -148,9 +149,9 @@ def tell(event: OutEvent, own_account: str) -> Told:
 
 
 def _number_of(data: Mapping[str, Any]) -> str:
-    """Return the zone number of a trouble of our own account; each automation link has one made of its output's name."""
+    """Return the zone number of a trouble of our own account; each automation link has its own."""
     if data["reason"] in _OF_A_LINK and data.get("output"):
-        return f"{_FIRST_OF_LINKS + zlib.crc32(data['output'].encode()) % _NUMBERS_OF_LINKS}"
+        return zone_of_link(data["output"])
     return _NUMBERS.get(data["reason"], _NO_NUMBER)
 
 

@@ -74,7 +74,9 @@ def test_every_trouble_can_be_told_in_both_vocabularies(reason: str) -> None:
     told = tell(_event(Kind.TROUBLE, body={"reason": reason, "account": "12345678901", "text": ""}), "0000")
     assert told.contact_id is not None
     assert told.account in ("0000", "12345678901")
-    assert (told.contact_id.qualifier is Qualifier.RESTORE) is reason.endswith(("-restored", "-recovered", "-cleared"))
+    assert (told.contact_id.qualifier is Qualifier.RESTORE) is reason.endswith(
+        ("-restored", "-recovered", "-cleared", "-ended")
+    )
     assert told.as_sia()[0].startswith(b"N")
 
 
@@ -85,6 +87,7 @@ ENDS = {
     "journal-recovered": {"journal-unwritable"},
     "listener-silent-cleared": {"listener-silent"},
     "never-seen-cleared": {"never-seen"},
+    "on-test-ended": {"on-test-began"},
     "paths-lost-cleared": {"paths-lost"},
     "paths-restored": {"paths-lost"},
 }
@@ -129,6 +132,42 @@ def test_the_return_of_one_automation_link_does_not_close_the_loss_of_another(sa
         assert told("automation-restored", output) == event
         assert event.event_code == "350"
         assert 100 <= int(event.zone_or_user) <= 999
+
+
+def test_links_that_automation_could_not_tell_apart_are_a_mistake(tmp_path: Any) -> None:
+    file = tmp_path / "receiver.toml"
+
+    def mistakes(troubles: str) -> list[str]:
+        outputs = [
+            f'[[outputs]]\nname = "{name}"\ntype = "surgard"\nport = {port}\ntroubles = {troubles}\n'
+            for name, port in (("centre-7", 1025), ("centre-8", 1026), ("centre-30", 1027))
+        ]
+        file.write_text("".join(outputs))
+        try:
+            load(file, {})
+        except ConfigError as error:
+            return list(error.mistakes)
+        return []
+
+    (mistake,) = mistakes("true")
+    assert "centre-7 and centre-30 would both be told to automation as zone 154" in mistake
+    assert "another name" in mistake
+    assert mistakes("false") == []
+
+
+@pytest.mark.parametrize("said", [_in_contact_id, _in_sia])
+def test_an_account_on_test_is_told_of_that_account_and_the_end_of_the_test_closes_what_its_beginning_opened(
+    said: Callable[[Told], ContactId],
+) -> None:
+    told = {
+        reason: tell(_event(Kind.TROUBLE, body={"reason": reason, "account": "1234", "text": ""}), "0000")
+        for reason in ("on-test-began", "on-test-ended")
+    }
+    began, ended = said(told["on-test-began"]), said(told["on-test-ended"])
+    assert {event.account for event in told.values()} == {"1234"}
+    assert began.qualifier is Qualifier.NEW
+    assert ended == replace(began, qualifier=Qualifier.RESTORE)
+    assert told["on-test-began"].contact_id == ContactId(Qualifier.NEW, "466", "00", "000")
 
 
 def test_an_event_whose_stored_bytes_are_damaged_is_told_as_a_trouble_of_our_own() -> None:
@@ -212,6 +251,7 @@ def test_whatever_a_panel_sent_is_one_frame_of_its_own_account_or_refused(
         ('type = "surgard"\nsia_digits = 17', "sia_digits is 17; it must be 4 to 16"),
         ('type = "surgard"\nmode = "client"\nport = 0', "port is 0"),
         ('type = "ademco685"\noverflow = "widen"', "overflow is 'widen'; it can be refuse, trouble"),
+        ('type = "surgard"\nmode = "client"\nhost = ""', "host is empty"),
         ('type = "dc07"\nforms = []', "forms is empty"),
         ('type = "dc09"', "host or port is missing"),
         ('type = "dc09"\nhost = "127.0.0.1"\nkey = "too short"', "this one has 9 characters"),

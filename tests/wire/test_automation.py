@@ -395,6 +395,42 @@ class Doors:
         self.running = Running(folder, outputs=outputs + EVENTS)
 
 
+@pytest.mark.parametrize("kind", ["ademco685", "dc07", "dc09"])
+def test_whoever_takes_connections_and_hangs_up_at_once_is_a_lost_link_also_without_heartbeats(
+    tmp_path: Path, kind: str
+) -> None:
+    port, mode = free_port(), "" if kind == "dc09" else 'mode = "client"\n'
+    output = f'[[outputs]]\nname = "centre"\ntype = "{kind}"\nhost = "127.0.0.1"\nport = {port}\n{mode}ack_seconds = 0.25\n'
+    with Running(tmp_path, outputs=output + EVENTS) as running, Automation(port, b"\r", listens=True) as tunnel:
+        tunnel.hangs_up = lambda _frame: True
+        running.tcp(frame("0001"))
+        wait_until(lambda: "automation-lost" in reasons(running))
+        tunnel.hangs_up = lambda _frame: False
+        if kind == "ademco685":
+            wait_until(lambda: "automation-restored" in reasons(running))
+            wait_until(lambda: backlog(running) == 0)
+
+
+def test_the_return_of_a_link_that_was_lost_before_a_restart_is_told_after_it_and_once(tmp_path: Path) -> None:
+    port = free_port()
+    with Running(tmp_path, outputs=surgard(port)) as running:
+        wait_until(lambda: "automation-lost" in reasons(running))
+        done = running.command("outputs", "test", "centre", "--config", str(running.config))
+        assert done.returncode == 1  # and leaves what is known of the link alone
+        wait_until(lambda: (tmp_path / "data" / "automation-lost.centre").exists())
+        running.kill()
+        with Automation(port) as automation:
+            running.start()
+            wait_until(lambda: "automation-restored" in reasons(running))
+            wait_until(lambda: not (tmp_path / "data" / "automation-lost.centre").exists())  # a thread takes it away
+            running.kill()
+            running.start()
+            running.tcp(frame("0001"))
+            wait_until(lambda: any(b"E130" in report for report in automation.had()))
+        stored = [event["data"]["reason"] for event in running.export("receiver.trouble.v1")]  # a kill brings lines twice
+        assert stored == ["automation-lost", "automation-restored"]
+
+
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     made = Doors(tmp_path_factory.mktemp("doors"))

@@ -164,6 +164,8 @@ def test_a_test_event_cannot_be_taken_for_an_alarm(tmp_path: Path, hook: Hook) -
         assert (done.exit_code, "could not be handed over" in done.stderr) == (1, True)
         done = command("outputs", "test", "nobody", "--config", str(running.config))
         assert (done.exit_code, "there is no output nobody; the configuration has hook, events" in done.stderr) == (2, True)
+        done = command("outputs", "test", "hook", "--account", "12|34", "--config", str(running.config))
+        assert (done.exit_code, "--account is '12|34'; an account has 1 to 16 letters" in done.stderr) == (2, True)
 
 
 def test_sites_categories_and_path_events_can_be_left_out(tmp_path: Path) -> None:
