@@ -251,7 +251,7 @@ def test_whatever_a_panel_sent_is_one_frame_of_its_own_account_or_refused(
         ('type = "surgard"\nsia_digits = 17', "sia_digits is 17; it must be 4 to 16"),
         ('type = "surgard"\nmode = "client"\nport = 0', "port is 0"),
         ('type = "ademco685"\noverflow = "widen"', "overflow is 'widen'; it can be refuse, trouble"),
-        ('type = "surgard"\nmode = "client"\nhost = ""', "host is empty"),
+        ('type = "surgard"\nmode = "client"\nhost = ""', "host is ''"),
         ('type = "dc07"\nforms = []', "forms is empty"),
         ('type = "dc09"', "host or port is missing"),
         ('type = "dc09"\nhost = "127.0.0.1"\nkey = "too short"', "this one has 9 characters"),

@@ -427,7 +427,9 @@ def test_the_return_of_a_link_that_was_lost_before_a_restart_is_told_after_it_an
             running.start()
             running.tcp(frame("0001"))
             wait_until(lambda: any(b"E130" in report for report in automation.had()))
-        stored = [event["data"]["reason"] for event in running.export("receiver.trouble.v1")]  # a kill brings lines twice
+            stored = [
+                event["data"]["reason"] for event in running.export("receiver.trouble.v1")
+            ]  # a kill brings lines twice
         assert stored == ["automation-lost", "automation-restored"]
 
 
