@@ -88,10 +88,10 @@ def _lock(data_dir: Path) -> int:
 
 def withheld(data_dir: Path) -> str | None:
     """Say which of the folder and the files in it we may not use, why, and what to do; None when there is none."""
-    path = _closed(data_dir)
-    if path is None:
+    closed = _closed(data_dir)
+    if closed is None:
         return None
-    found = os.stat(path)
+    path, found = closed
     we, owner = _user(os.geteuid()), _user(found.st_uid)
     if we == owner:
         return f"{path} has mode {found.st_mode & 0o7777:04o}, in which we may not read and write it; chmod u+rwX {path}"
@@ -103,24 +103,25 @@ def withheld(data_dir: Path) -> str | None:
 
 def barred(data_dir: Path) -> str | None:
     """Say as whom to read the journal, when we are not the one who may; None when we are."""
-    path = _closed(data_dir)
-    if path is None:
+    closed = _closed(data_dir)
+    if closed is None:
         return None
-    we, owner = _user(os.geteuid()), _user(os.stat(path).st_uid)
+    path, found = closed
+    we, owner = _user(os.geteuid()), _user(found.st_uid)
     if we == owner:
         return withheld(data_dir)
     who = "root" if owner == "root" else f"{owner} or as root"
     return f"{path} belongs to {owner}, and we run as {we}; run the command as {who}"
 
 
-def _closed(data_dir: Path) -> Path | None:
-    """Return the first of the folder and the files in it that we may not use."""
+def _closed(data_dir: Path) -> tuple[Path, os.stat_result] | None:
+    """Return the first of the folder and the files in it that we may not use, and whose it is."""
     for path in (data_dir, data_dir / _LOCK_NAME, *[data_dir / f"{FILE_NAME}{end}" for end in ("", "-wal", "-shm")]):
         mode = os.R_OK | os.W_OK | (os.X_OK if path == data_dir else 0)
         with suppress(OSError):
-            os.stat(path)
+            found = os.stat(path)
             if not os.access(path, mode, effective_ids=True):
-                return path
+                return path, found
     return None
 
 

@@ -17,7 +17,7 @@ from receiver.journal.groups import Group, Opened, count_urgent, unpack
 from receiver.journal.jobs import is_foreign
 from receiver.journal.lanes import Lane
 from receiver.journal.records import FORMAT_VERSION, SIGNAL, Entry, Origin, Refusal, Row, Stored, wrong_version
-from receiver.journal.salvage import is_denied
+from receiver.journal.salvage import is_denied, mark_if_damaged
 
 _COLUMNS = "last, first, urgent, received_us, parts, content"
 _AFTER = f"SELECT {_COLUMNS} FROM groups WHERE last > ? ORDER BY last"  # noqa: S608 - our own names
@@ -127,8 +127,7 @@ class Reader:
                 self._follow()
                 return self._after(lane, position, limit)
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
-                mark_damage(self._file, str(error))
+            mark_if_damaged(self._file, error)
             raise JournalUnavailable(f"the journal cannot be read: {error}") from error
 
     def _after(self, lane: Lane, position: int, limit: int) -> list[Stored]:
@@ -221,8 +220,7 @@ class Reader:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
-                mark_damage(self._file, str(error))
+            if mark_if_damaged(self._file, error):
                 raise JournalDamaged(f"not all of {self._file} can be read: {error}; {_REMEDY}") from None
             raise ConfigError(f"{self._file} cannot be read: {error}") from None
 

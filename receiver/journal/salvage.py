@@ -143,6 +143,14 @@ def is_damage(error: sqlite3.Error) -> bool:
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
+def mark_if_damaged(file: Path, error: BaseException) -> bool:
+    """Return whether SQLite says by an error that what it read is damaged; if so, leave a note of it."""
+    damaged: bool = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF == sqlite3.SQLITE_CORRUPT
+    if damaged:
+        mark_damage(file, str(error))
+    return damaged
+
+
 def is_denied(error: sqlite3.Error | OSError) -> bool:
     """Tell whether we may not use a file; SQLite says only that it cannot be opened, or written."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF

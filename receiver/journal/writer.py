@@ -20,11 +20,12 @@ from queue import SimpleQueue
 from receiver import clock
 from receiver.errors import JournalUnavailable, ReceiverError
 from receiver.journal.deliveries import SPAN, Span
-from receiver.journal.folder import Folder, Place, mark_damage
+from receiver.journal.folder import Folder, Place
 from receiver.journal.groups import INSERT_GROUP, pack, unpack
 from receiver.journal.jobs import Job, probe
 from receiver.journal.log import check_log
 from receiver.journal.records import KEEP_REFUSAL, Entry, Refusal
+from receiver.journal.salvage import mark_if_damaged
 
 _LOG_PAGES = 4000  # 16 MB between checkpoints
 _ROOM_FOR_LOGS = 4
@@ -160,11 +161,7 @@ class Writer(threading.Thread):
                 else:
                     self._commit(batch)
             except (sqlite3.Error, OSError, ReceiverError) as error:
-                if (
-                    isinstance(error, sqlite3.Error)
-                    and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
-                ):
-                    mark_damage(self._folder.file, str(error))
+                mark_if_damaged(self._folder.file, error)
                 batch.error = in_words(error)
                 self._abandon(error)
             self._report(batch)
